@@ -1,0 +1,34 @@
+/* JSON configs of a checkpoint, read strictly: a key has the type and range that is asked for, or
+ * the error names file, key, what was found and what was expected. (jansson underneath) */
+#ifndef OMNI_CONFIG_H
+#define OMNI_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+struct config;
+
+/* At most 16 MiB, depth bounded. `path` is kept for messages. */
+int config_open(const char *path, struct config **out, struct err *e);
+void config_close(struct config *c);
+const char *config_path(const struct config *c);
+bool config_has(const struct config *c, const char *key); /* present and not null */
+
+/* Sticky: the first failure is kept and config_error returns it. Keys may be dotted
+ * ("rope_parameters.rope_theta"). A missing key (or null) gives `fallback`; CONFIG_REQUIRED as
+ * fallback makes it an error. */
+#define CONFIG_REQUIRED INT64_MIN
+int64_t config_int(struct config *c, const char *key, int64_t fallback, int64_t low, int64_t high);
+double config_float(struct config *c, const char *key, double fallback, double low, double high);
+bool config_bool(struct config *c, const char *key, bool fallback);
+/* Borrowed; NULL fallback allowed. */
+const char *config_string(struct config *c, const char *key, const char *fallback);
+/* Element i of an array (of strings, of ints); the array's length, -1 where there is none. */
+int config_length(const struct config *c, const char *key);
+int64_t config_int_at(struct config *c, const char *key, int i, int64_t low, int64_t high);
+const char *config_string_at(struct config *c, const char *key, int i);
+int config_error(const struct config *c, struct err *e);
+
+#endif

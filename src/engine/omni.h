@@ -1,0 +1,123 @@
+/* Omni: a diffusion engine in C. The one public header.
+ *
+ * Load a checkpoint folder, plan a request (bytes needed, known before any work), generate pictures
+ * or clips. A model is used by one thread at a time; different models may run side by side. Nothing
+ * here prints or exits; errors are one sentence in `struct err`. */
+#ifndef OMNI_H
+#define OMNI_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/picture.h"
+
+struct omni_model;
+
+enum omni_precision { OMNI_AUTO, OMNI_FP32, OMNI_BF16, OMNI_FP16 };
+
+/* "auto", "fp32", "bf16", "fp16" ↔ enum; parse returns -EINVAL for other words. */
+int omni_precision_parse(const char *word, enum omni_precision *out);
+const char *omni_precision_name(enum omni_precision p);
+
+struct omni_load_options {
+    const char *device;            /* "cpu", "cuda:0"; NULL: OMNIFS_DEVICE, else the best there is */
+    enum omni_precision precision; /* OMNI_AUTO: measured to be the fastest that the model allows */
+    int threads;                   /* CPU threads; 0: OMNIFS_THREADS, else all that may be used */
+};
+
+struct omni_model_info {
+    const char *family;   /* "flux2-klein" */
+    const char *variant;  /* "base" or "distilled" */
+    const char *precision; /* what OMNI_AUTO became */
+    const char *device;
+    uint64_t parameters;   /* over all parts */
+    uint64_t weight_bytes; /* resident once loaded */
+    int size_multiple;     /* widths and heights must be multiples of this, in pixels */
+    int default_width, default_height;
+    int default_steps;
+    double default_guidance;
+    bool guided;    /* guidance and negative prompts have an effect */
+    bool has_video; /* frames > 1 are possible */
+    int max_prompt_tokens;
+    char sha256[65]; /* over the model's files: names and contents, in order */
+};
+
+/* Loads a folder in the hub's layout (model_index.json). */
+int omni_model_load(const char *path, const struct omni_load_options *options,
+                    struct omni_model **out, struct err *e);
+void omni_model_free(struct omni_model *m);
+const struct omni_model_info *omni_model_info(const struct omni_model *m);
+
+enum omni_mode { OMNI_TEXT_TO_IMAGE, OMNI_IMAGE_TO_IMAGE, OMNI_INPAINT, OMNI_TEXT_TO_VIDEO, OMNI_IMAGE_TO_VIDEO };
+
+struct omni_request {
+    enum omni_mode mode;
+    const char *prompt;          /* UTF-8, not NULL */
+    const char *negative_prompt; /* NULL: what the family's reference pipeline does without */
+    int width, height;           /* pixels, multiples of size_multiple */
+    int frames;                  /* 1 for pictures */
+    bool loop;                   /* the clip should return to its start */
+    int steps;                   /* 0: the checkpoint's own */
+    double guidance;             /* NAN: the checkpoint's own; as the family's diffusers pipeline means it */
+    uint64_t seed;
+    const char *scheduler;       /* NULL: the checkpoint's own */
+    double strength;             /* image_to_image, inpaint: 0 … 1 */
+    const struct picture *images; /* references, borrowed */
+    int image_count;
+    const struct picture *mask; /* inpaint: white is drawn anew */
+};
+
+enum omni_stage { OMNI_ENCODE, OMNI_STEPS, OMNI_DECODE };
+
+struct omni_callbacks {
+    void *ctx;
+    /* Work `done` of `total` in `stage` (steps, frames); seconds may be derived by the caller. */
+    void (*progress)(void *ctx, enum omni_stage stage, int done, int total);
+    /* Asked at least every step and within long steps (every 0.5 s at the least); true ends the
+     * whole call with -ECANCELED. */
+    bool (*cancelled)(void *ctx);
+    /* A small picture of request `index` as it stands after `step`, borrowed; asked for every
+     * `preview_every` steps (0: never). */
+    void (*preview)(void *ctx, int index, int step, const struct picture *p);
+    int preview_every;
+};
+
+struct omni_result {
+    struct picture picture;
+    bool prompt_truncated; /* the prompt had more tokens than the model reads */
+    int steps;             /* as used */
+    double guidance;
+    char scheduler[24];
+};
+
+struct omni_timings {
+    double encode, steps, decode; /* seconds for the whole call */
+    uint64_t peak_bytes;          /* activations and workspace, as measured by the arena */
+    uint64_t planned_bytes;       /* the same, as predicted */
+};
+
+/* Peak bytes beyond the weights that omni_generate will use for these requests together. -EINVAL
+ * with a sentence for a request that this model cannot do (size, mode, frames, scheduler). */
+int omni_plan(struct omni_model *m, const struct omni_request *requests, int count,
+              uint64_t *bytes, struct err *e);
+
+/* Runs `count` requests of one mode, size, frames and step count as one batch; each gives the same
+ * bytes as it does alone. results[count] are the caller's to picture_free; `timings` may be NULL.
+ * -ECANCELED, -ENOMEM (with bytes needed), -EDOM (NaN: the text names the step). On error no result
+ * holds pixels. */
+int omni_generate(struct omni_model *m, const struct omni_request *requests, int count,
+                  const struct omni_callbacks *callbacks, struct omni_result *results,
+                  struct omni_timings *timings, struct err *e);
+
+/* What a path holds, for `omnifs models`. JSON object (heap, caller frees): family, variant, parts
+ * with found/missing, parameters, dtypes, unused tensors, bytes needed at some sizes. Works for
+ * broken checkpoints as far as they can be read. */
+int omni_inspect(const char *path, char **json, struct err *e);
+/* Checks every tensor: present, shape, no NaN or infinity. 0, or a sentence about the first fault. */
+int omni_verify(const char *path, struct err *e);
+
+/* One line about each usable device: "cpu: AMD EPYC, 2 threads, avx512_bf16" … JSON array, heap. */
+int omni_devices(char **json, struct err *e);
+
+#endif

@@ -1,0 +1,24 @@
+/* Tokenizers: text to token ids, as the `tokenizers` library does it from tokenizer.json. */
+#ifndef OMNI_TOKENIZER_H
+#define OMNI_TOKENIZER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+struct tokenizer;
+
+/* Reads `folder`/tokenizer.json (byte-level BPE: NFC, added tokens, Split by regex, ByteLevel; merges
+ * as strings or pairs) and tokenizer_config.json (pad_token). */
+int tokenizer_open(const char *folder, struct tokenizer **out, struct err *e);
+void tokenizer_close(struct tokenizer *t);
+int tokenizer_vocabulary(const struct tokenizer *t); /* largest id + 1 */
+int32_t tokenizer_pad(const struct tokenizer *t);    /* id of the pad token, -1 where none */
+/* The id of a token's exact text, -1 when unknown. */
+int32_t tokenizer_id(const struct tokenizer *t, const char *token);
+/* Encodes UTF-8 text of n bytes; *ids is heap, caller frees. Literal added tokens are recognised. */
+int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, int32_t **ids, size_t *count,
+                     struct err *e);
+
+#endif

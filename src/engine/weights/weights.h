@@ -1,0 +1,66 @@
+/* Weights: tensors of a checkpoint part, asked for by name and exact shape.
+ *
+ * A part is one .safetensors file, or a folder holding `stem.safetensors` or
+ * `stem.safetensors.index.json` with shards (also the `.fp16` variants). Files are memory-mapped
+ * and treated as hostile: every header field is checked before it is used. */
+#ifndef OMNI_WEIGHTS_H
+#define OMNI_WEIGHTS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "engine/ops.h"
+
+struct weights;
+
+struct weights_entry {
+    const char *name;
+    const char *file;  /* path, for messages */
+    char stored[12];   /* the file's dtype word: "F32", "BF16", "F16", "I64" … */
+    bool usable;       /* stored as F32, BF16 or F16 */
+    enum dtype dtype;
+    int rank;
+    int64_t dims[8];
+    const void *data; /* mapped, at least element-aligned or copied so */
+    size_t bytes;
+};
+
+/* `path`: a file, or a folder in which `stem` is looked for ("diffusion_pytorch_model", "model"). */
+int weights_open(const char *path, const char *stem, struct weights **out, struct err *e);
+void weights_close(struct weights *w);
+const char *weights_path(const struct weights *w);
+size_t weights_count(const struct weights *w);
+const struct weights_entry *weights_at(const struct weights *w, size_t i); /* sorted by name */
+const struct weights_entry *weights_find(const struct weights *w, const char *name);
+uint64_t weights_parameters(const struct weights *w);
+uint64_t weights_bytes(const struct weights *w);
+/* Marks tensors as used and lists the rest; names a part did not ask for. */
+size_t weights_unused(const struct weights *w, const char **names, size_t max);
+
+/* A loader with a sticky error: load a whole part without checks, ask once.
+ *     struct weight_loader l = {.weights = w, .backend = b, .compute = DTYPE_BF16};
+ *     blk->to_q = weight(&l, SHAPE(d, d), "transformer_blocks.%d.attn.to_q.weight", i);
+ *     if (l.err.code) … */
+struct weight_loader {
+    struct weights *weights;
+    struct backend *backend;
+    enum dtype compute;
+    bool shapes_only;   /* plans: no data is touched */
+    const char *prefix; /* put before every name, may be NULL */
+    struct err err;     /* the first failure: file, tensor, found, expected */
+    uint64_t parameters, bytes;
+    struct tensor **owned; /* every tensor made, for weight_loader_free */
+    size_t owned_count, owned_cap;
+};
+struct tensor *weight(struct weight_loader *l, int rank, const int64_t *dims, const char *fmt, ...)
+    ERR_PRINTF(4, 5);
+/* NULL without error where the tensor is not in the file. */
+struct tensor *weight_optional(struct weight_loader *l, int rank, const int64_t *dims, const char *fmt, ...)
+    ERR_PRINTF(4, 5);
+/* Copies a tensor of any float dtype to fp32 host memory; -ENOENT, -EINVAL on shape. */
+int weight_to_f32(struct weight_loader *l, float *dst, int64_t count, const char *fmt, ...) ERR_PRINTF(4, 5);
+/* Frees every tensor the loader made (the model keeps `owned` and calls this at its end). */
+void weight_loader_free(struct weight_loader *l);
+
+#endif
