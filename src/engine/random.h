@@ -1,5 +1,5 @@
-/* Noise: torch's CPU generator (MT19937), bit-compatible, so that a seed gives what diffusers gives.
- * Source: PyTorch ATen/native/cpu/DistributionTemplates.h, normal_fill. */
+/* Noise: torch's CPU generator (MT19937), bit-compatible, so that a seed gives what diffusers
+ * gives. Source: PyTorch ATen/native/cpu/DistributionTemplates.h, normal_fill. */
 #ifndef OMNI_RANDOM_H
 #define OMNI_RANDOM_H
 
@@ -10,7 +10,7 @@
 struct random {
     uint32_t state[624];
     int next;
-    bool has_spare;   /* n < 16: the second value of a pair waits for the next call */
+    bool has_spare; /* n < 16: the second value of a pair waits for the next call */
     double spare;
 };
 
