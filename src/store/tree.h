@@ -8,6 +8,7 @@
 #define OMNIFS_STORE_TREE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/stat.h>
 
