@@ -1,11 +1,12 @@
-# omnifs: `make demo` installs what is missing, builds, mounts and draws; `make test` runs all tests.
-# Variables: BUILD (folder), CC, SANITIZE (address, undefined, thread), PREFIX, DESTDIR.
+# omnifs: `make demo` installs what is missing, builds, mounts and draws; `make test` runs all tests;
+# `make help` lists the rest.
+# Variables: BUILD (folder), CC, SANITIZE (address, undefined, thread), OPT, PREFIX, DESTDIR.
 .DEFAULT_GOAL := all
 MAKEFLAGS += --no-builtin-rules
 BUILD   ?= build
 PREFIX  ?= /usr/local
 CC      := $(if $(filter default,$(origin CC)),gcc,$(CC))
-AR      ?= ar
+AR      := $(if $(filter default,$(origin AR)),ar,$(AR))
 VERSION := $(shell cat VERSION)
 COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 SANITIZE ?=
@@ -13,13 +14,14 @@ SANITIZE ?=
 PKGS_ENGINE := libpcre2-8 libutf8proc jansson libcrypto
 PKGS_MEDIA  := libpng libjpeg libwebp libwebpmux libwebpdemux libavcodec libavformat libavutil libswscale
 PKGS_APP    := fuse3 sqlite3 chafa
-PKG_CFLAGS  := $(shell pkg-config --cflags $(PKGS_ENGINE) $(PKGS_MEDIA) $(PKGS_APP) 2>/dev/null)
+PKGS        := $(PKGS_ENGINE) $(PKGS_MEDIA) $(PKGS_APP)
+PKG_CFLAGS  := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 LIBS_ENGINE := $(shell pkg-config --libs $(PKGS_ENGINE) 2>/dev/null) -ldnnl -lm
 LIBS        := $(shell pkg-config --libs $(PKGS_MEDIA) $(PKGS_APP) 2>/dev/null) -lgif -linih $(LIBS_ENGINE) -lpthread -ldl
 
 is_clang := $(findstring clang,$(shell $(CC) --version 2>/dev/null | head -n1))
 # One OpenMP runtime in the process: gcc's, which oneDNN's package uses too. clang builds run the
-# engine's own kernels on one thread.
+# engine's own kernels on one thread. ThreadSanitizer knows nothing of libgomp's barriers.
 OPENMP   := $(if $(is_clang)$(findstring thread,$(SANITIZE)),,-fopenmp)
 OPT      ?= -O3
 CPPFLAGS += -D_GNU_SOURCE -Isrc -DOMNIFS_VERSION='"$(VERSION)"' -DFUSE_USE_VERSION=314
@@ -30,7 +32,7 @@ LDFLAGS  += $(OPENMP) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -Wl,--as-needed
 SYS      := $(patsubst -I%,-isystem %,$(PKG_CFLAGS))
 
 engine_src := $(sort $(shell find src/base src/engine -name '*.c'))
-app_src    := $(sort $(shell find src/media src/safety src/store src/job src/fs src/cli -name '*.c'))
+app_src    := $(filter-out src/main.c $(engine_src),$(sort $(shell find src -name '*.c')))
 obj         = $(patsubst %.c,$(BUILD)/%.o,$(1))
 
 all: $(BUILD)/omnifs $(BUILD)/libomni.a
@@ -44,9 +46,27 @@ $(BUILD)/libapp.a: $(call obj,$(app_src))
 $(BUILD)/omnifs: $(BUILD)/src/main.o $(BUILD)/libapp.a $(BUILD)/libomni.a
 	$(CC) $(LDFLAGS) -o $@ $(BUILD)/src/main.o $(BUILD)/libapp.a $(BUILD)/libomni.a $(LIBS)
 
-$(BUILD)/%.o: %.c
+$(BUILD)/%.o: %.c | have-packages
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(SYS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+# The commit is compiled into one file, which is rebuilt when the commit changes.
+$(BUILD)/src/base/version.o: CPPFLAGS += -DOMNIFS_COMMIT='"$(COMMIT)"'
+$(BUILD)/src/base/version.o: $(BUILD)/commit
+$(BUILD)/commit: always
+	@mkdir -p $(@D)
+	@echo '$(VERSION) $(COMMIT)' | cmp -s - $@ || echo '$(VERSION) $(COMMIT)' >$@
+
+# A missing library is said in words, before the compiler says it in pages.
+have-packages:
+	@command -v pkg-config >/dev/null || { echo 'pkg-config is missing: run `make deps` first' >&2; exit 1; }
+	@pkg-config --print-errors --exists $(PKGS) || { echo 'libraries are missing: run `make deps` first' >&2; exit 1; }
+
+# ---- what a machine needs (Debian 12 and its relatives) ----
+deps:
+	@scripts/deps build run
+deps-test:
+	@scripts/deps build run test fuzz
 
 # ---- unit tests: tests/FOLDER/test_NAME.c is one cmocka program ----
 unit_src := $(sort $(wildcard tests/*/test_*.c))
@@ -57,5 +77,142 @@ $(BUILD)/tests/%: $(BUILD)/tests/%.o $(helper_obj) $(BUILD)/libapp.a $(BUILD)/li
 .SECONDARY:
 
 unit-programs: $(unit_bin)
+
+# ---- tests/FOLDER/test_NAME.sh drive the real program; $OMNIFS names it ----
+test_scripts := $(sort $(wildcard tests/*/test_*.sh))
+
+# ---- fuzz targets: tests/fuzz/fuzz_NAME.c, libFuzzer under ASan and UBSan, seeds in corpus/NAME ----
+fuzz_src := $(sort $(wildcard tests/fuzz/fuzz_*.c))
+fuzz_bin := $(patsubst tests/fuzz/%.c,$(BUILD)/tests/fuzz/%,$(fuzz_src))
+$(BUILD)/tests/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(helper_obj) $(BUILD)/libapp.a $(BUILD)/libomni.a
+	$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ -lcmocka $(LIBS)
+fuzz-programs: $(fuzz_bin)
+
+FUZZ_BUILD := $(BUILD)-fuzz
+FUZZ_MAKE  := $(MAKE) BUILD=$(FUZZ_BUILD) CC=clang SANITIZE=fuzzer-no-link,address,undefined OPT=-O1
+
+# ---- all tests; the last line is `N passed, N failed` ----
+FUZZ_RUNS ?= 20000
+FUZZ_SECONDS ?= 20
+test: deps-test
+	@$(MAKE) --no-print-directory test-build
+	@BUILD=$(BUILD) FUZZ_BUILD=$(FUZZ_BUILD) FUZZ_RUNS=$(FUZZ_RUNS) FUZZ_SECONDS=$(FUZZ_SECONDS) \
+	    tests/run unit scripts fuzz
+test-build: all unit-programs
+	@$(FUZZ_MAKE) --no-print-directory fuzz-programs
+# The suite without fuzzing, in this BUILD: what the sanitizer builds run.
+check: all unit-programs
+	@BUILD=$(BUILD) tests/run unit scripts
+
+sanitizer = $(MAKE) BUILD=build-$@ SANITIZE=$(1) OPT=-O1 TEST_SLOWNESS=6 check
+export TEST_SLOWNESS
+asan: deps-test
+	+$(call sanitizer,address)
+ubsan: deps-test
+	+$(call sanitizer,undefined)
+tsan: deps-test
+	+$(call sanitizer,thread)
+
+# Long runs, by hand: an hour of fuzzing, an hour of jobs.
+fuzz: deps-test
+	@$(FUZZ_MAKE) --no-print-directory fuzz-programs
+	@BUILD=$(BUILD) FUZZ_BUILD=$(FUZZ_BUILD) FUZZ_RUNS=-1 FUZZ_SECONDS=$(or $(SECONDS),600) tests/run fuzz
+soak: deps-test all
+	@OMNIFS=$(BUILD)/omnifs scripts/soak $(or $(SECONDS),3600)
+
+# Golden numbers from the original libraries (PyTorch, diffusers, transformers), in a venv.
+reference:
+	@scripts/reference $(BUILD)-reference
+
+# ---- to see it work ----
+demo: deps
+	@$(MAKE) --no-print-directory all
+	@OMNIFS=$(BUILD)/omnifs scripts/demo demo
+bench: all
+	@$(BUILD)/omnifs bench
+
+# ---- house-keeping ----
+c_files := $(shell find src tests examples -name '*.[ch]' 2>/dev/null)
+shell_files := $(wildcard scripts/*) tests/run .ci/run $(wildcard tests/*/*.sh)
+man_pages := $(wildcard man/*.[1-8])
+format:
+	clang-format -i $(c_files)
+lint:
+	clang-format --dry-run -Werror $(c_files)
+	shellcheck $(shell_files)
+	mandoc -Tlint -Wwarning $(man_pages)
+	scripts/layers
+
+# Compiles (does not link) everything for 64-bit Arm. Debian's library headers are the same text on
+# both machines; they come last, so that the cross compiler's own libc is found first.
+check-aarch64:
+	@for f in $(engine_src) $(app_src) src/main.c; do \
+	    aarch64-linux-gnu-gcc $(CPPFLAGS) -DOMNIFS_COMMIT='""' $(subst -isystem ,-idirafter ,$(SYS)) \
+	        -idirafter /usr/include -idirafter /usr/include/x86_64-linux-gnu \
+	        $(CFLAGS) -fsyntax-only "$$f" || exit 1; \
+	done; echo "everything compiles for aarch64"
+
+cuda:
+	@echo 'There is no CUDA backend yet: omnifs draws on the CPU. docs/architecture.md says where one would plug in.'
+
+# ---- install ----
+bindir     = $(DESTDIR)$(PREFIX)/bin
+sbindir    = $(DESTDIR)$(PREFIX)/sbin
+sharedir   = $(DESTDIR)$(PREFIX)/share/omnifs
+mandir     = $(DESTDIR)$(PREFIX)/share/man
+libdir     = $(DESTDIR)$(PREFIX)/lib
+includedir = $(DESTDIR)$(PREFIX)/include/omni
+unitdir    = $(libdir)/systemd
+completion = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+model_files := $(shell find models -type f 2>/dev/null)
+fill       = sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@VERSION@|$(VERSION)|g'
+
+install: all
+	install -Dm755 $(BUILD)/omnifs $(bindir)/omnifs
+	install -d $(sbindir)
+	ln -sf ../bin/omnifs $(sbindir)/mount.omnifs
+	ln -sf ../bin/omnifs $(sbindir)/mount.fuse.omnifs
+	install -Dm644 registry.ini $(sharedir)/registry.ini
+	for f in $(model_files); do install -Dm644 $$f $(sharedir)/$$f; done
+	for f in $(man_pages); do install -Dm644 $$f $(mandir)/man$${f##*.}/$${f##*/}; done
+	install -d $(unitdir)/system $(unitdir)/user
+	$(fill) share/systemd/omnifs@.service >$(unitdir)/system/omnifs@.service
+	$(fill) share/systemd/omnifs-user.service >$(unitdir)/user/omnifs.service
+	install -Dm644 share/completion/omnifs.bash $(completion)/omnifs
+	install -Dm644 $(BUILD)/libomni.a $(libdir)/libomni.a
+	install -Dm644 src/engine/omni.h $(includedir)/engine/omni.h
+	install -Dm644 src/base/err.h $(includedir)/base/err.h
+	install -Dm644 src/base/picture.h $(includedir)/base/picture.h
+	install -d $(libdir)/pkgconfig
+	$(fill) share/omni.pc >$(libdir)/pkgconfig/omni.pc
+
+uninstall:
+	rm -f $(bindir)/omnifs $(sbindir)/mount.omnifs $(sbindir)/mount.fuse.omnifs $(completion)/omnifs
+	rm -f $(unitdir)/system/omnifs@.service $(unitdir)/user/omnifs.service
+	rm -f $(libdir)/libomni.a $(libdir)/pkgconfig/omni.pc
+	rm -rf $(sharedir) $(includedir)
+	for f in $(man_pages); do rm -f $(mandir)/man$${f##*.}/$${f##*/}; done
+
+clean:
+	rm -rf $(BUILD) $(BUILD)-fuzz $(BUILD)-reference build-asan build-ubsan build-tsan demo
+
+help:
+	@sed -n "s|^#H ||p" Makefile
+#H make             build/omnifs and build/libomni.a
+#H make deps        install the packages that building and running need (apt-get)
+#H make demo        build, mount in a temporary place, draw one of each into demo/
+#H make test        everything: unit tests, the real program, examples, bounded fuzzing
+#H make check       the same without installing packages and without fuzzing
+#H make asan|ubsan|tsan   `make check` in a sanitizer build
+#H make fuzz|soak   long runs; SECONDS=n
+#H make reference   compare with PyTorch, diffusers and transformers in a venv
+#H make bench       measure this machine
+#H make install|uninstall   DESTDIR=, PREFIX=/usr/local
+#H make format|lint|check-aarch64|clean
+
+always:
+.PHONY: all always have-packages deps deps-test unit-programs fuzz-programs test test-build check asan \
+        ubsan tsan fuzz soak reference demo bench format lint check-aarch64 cuda install uninstall \
+        clean help
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
