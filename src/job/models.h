@@ -1,0 +1,55 @@
+/* Warm models of one device: loaded when first needed, kept, and unloaded least recently used first
+ * when memory is short. Used by one worker thread; the reports may be asked from any thread. */
+#ifndef OMNIFS_JOB_MODELS_H
+#define OMNIFS_JOB_MODELS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "job/generator.h"
+
+struct models;
+struct model;
+
+/* `device` NULL: the best there is. `budget`: bytes for weights and work together; 0: from the
+ * machine (memory_budget). `threads` 0: all. */
+int models_new(const struct generator *g, const char *device, uint64_t budget, int threads,
+               struct models **out, struct err *e);
+void models_free(struct models *m);
+
+/* The model `id` (a name on the search path, or a path), loaded if need be. A model that failed to
+ * load fails again with the same sentence until its files change or models_retry(). */
+int models_get(struct models *m, const char *id, enum omni_precision precision, struct model **out,
+               struct err *e);
+/* Forgets failures (the registry was reloaded). */
+void models_retry(struct models *m);
+const struct omni_model_info *model_info(const struct model *m);
+
+/* How many of `count` equal requests may be drawn at once within the budget; unloads other models
+ * where that helps. `bytes`: planned for that many. -ENOMEM names bytes needed and available;
+ * -EINVAL: the model cannot do this. */
+int models_admit(struct models *m, struct model *model, const struct omni_request *requests,
+                 int count, int *fit, uint64_t *bytes, struct err *e);
+int model_generate(struct model *m, const struct omni_request *requests, int count,
+                   const struct omni_callbacks *callbacks, struct omni_result *results,
+                   struct omni_timings *timings, struct err *e);
+
+/* Does `id` load, as far as known? false: `why` has the sentence. */
+bool models_available(struct models *m, const char *id, struct err *why);
+struct models_report {
+    char id[256];
+    char family[48], precision[16], device[32];
+    uint64_t weight_bytes;
+    bool loaded;
+    char error[480];
+};
+/* Copies of what is known about every model met so far; the caller frees. */
+int models_report(struct models *m, struct models_report **out, int *count);
+uint64_t models_budget(const struct models *m);
+uint64_t models_loaded_bytes(struct models *m);
+
+/* Bytes this process may use: the least of RAM and its control group's limit. */
+uint64_t memory_total(void);
+
+#endif
