@@ -1,8 +1,10 @@
 /* Weights: tensors of a checkpoint part, asked for by name and exact shape.
  *
  * A part is one .safetensors file, or a folder holding `stem.safetensors` or
- * `stem.safetensors.index.json` with shards (also the `.fp16` variants). Files are memory-mapped
- * and treated as hostile: every header field is checked before it is used. */
+ * `stem.safetensors.index.json` with shards (also the `.fp16` variants, when there is nothing
+ * better). Files are memory-mapped and treated as hostile: every header field is checked before it
+ * is used. A mapped file must not be truncated by others (SIGBUS): replace checkpoints by rename.
+ */
 #ifndef OMNI_WEIGHTS_H
 #define OMNI_WEIGHTS_H
 
@@ -16,9 +18,9 @@ struct weights;
 
 struct weights_entry {
     const char *name;
-    const char *file;  /* path, for messages */
-    char stored[12];   /* the file's dtype word: "F32", "BF16", "F16", "I64" … */
-    bool usable;       /* stored as F32, BF16 or F16 */
+    const char *file; /* path, for messages */
+    char stored[12];  /* the file's dtype word: "F32", "BF16", "F16", "I64" … */
+    bool usable;      /* stored as F32, BF16 or F16 */
     enum dtype dtype;
     int rank;
     int64_t dims[8];
@@ -26,7 +28,8 @@ struct weights_entry {
     size_t bytes;
 };
 
-/* `path`: a file, or a folder in which `stem` is looked for ("diffusion_pytorch_model", "model"). */
+/* `path`: a file (.safetensors or an index), or a folder in which `stem` is looked for
+ * ("diffusion_pytorch_model", "model"). -ENOENT where there is none, -EINVAL on a fault. */
 int weights_open(const char *path, const char *stem, struct weights **out, struct err *e);
 void weights_close(struct weights *w);
 const char *weights_path(const struct weights *w);
@@ -35,7 +38,7 @@ const struct weights_entry *weights_at(const struct weights *w, size_t i); /* so
 const struct weights_entry *weights_find(const struct weights *w, const char *name);
 uint64_t weights_parameters(const struct weights *w);
 uint64_t weights_bytes(const struct weights *w);
-/* Marks tensors as used and lists the rest; names a part did not ask for. */
+/* How many tensors no loader has asked for; up to `max` of their names (borrowed) into `names`. */
 size_t weights_unused(const struct weights *w, const char **names, size_t max);
 
 /* A loader with a sticky error: load a whole part without checks, ask once.
@@ -56,10 +59,12 @@ struct weight_loader {
 struct tensor *weight(struct weight_loader *l, int rank, const int64_t *dims, const char *fmt, ...)
     ERR_PRINTF(4, 5);
 /* NULL without error where the tensor is not in the file. */
-struct tensor *weight_optional(struct weight_loader *l, int rank, const int64_t *dims, const char *fmt, ...)
+struct tensor *weight_optional(struct weight_loader *l, int rank, const int64_t *dims,
+                               const char *fmt, ...) ERR_PRINTF(4, 5);
+/* Copies a tensor of `count` values, stored as F32, BF16, F16 or F64, to fp32 host memory (zeros
+ * when shapes_only); 0 or the sticky error: -ENOENT, -EINVAL on another count. */
+int weight_to_f32(struct weight_loader *l, float *dst, int64_t count, const char *fmt, ...)
     ERR_PRINTF(4, 5);
-/* Copies a tensor of any float dtype to fp32 host memory; -ENOENT, -EINVAL on shape. */
-int weight_to_f32(struct weight_loader *l, float *dst, int64_t count, const char *fmt, ...) ERR_PRINTF(4, 5);
 /* Frees every tensor the loader made (the model keeps `owned` and calls this at its end). */
 void weight_loader_free(struct weight_loader *l);
 
