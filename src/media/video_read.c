@@ -1,0 +1,301 @@
+/* MP4, WebM and GIF in, by FFmpeg's libraries: first a walk over the packets, which finds the
+ * number of frames and what is cut; then the frames. */
+#include <errno.h>
+#include <limits.h>
+#include <string.h>
+
+#include <libavcodec/avcodec.h>
+#include <libavutil/pixdesc.h>
+#include <libswscale/swscale.h>
+
+#include "media/video.h"
+
+/* What is open while a clip is read; zero-initialised, freed by `finish`. */
+struct reader {
+    const struct source *s;
+    struct err *e;
+    enum media_format format;
+    struct memory_io memory;
+    AVIOContext *io;
+    AVFormatContext *file;
+    AVStream *stream;
+    AVCodecContext *codec;
+    struct SwsContext *convert;
+    AVFrame *frame;
+    AVPacket *packet;
+    uint8_t *rgba; /* [height, width, 4] of one frame */
+};
+
+static const struct {
+    const char *demuxer;
+    enum AVCodecID codecs[5]; /* those a clip of this kind may use; a hostile one names stranger */
+} kinds[MEDIA_FORMAT_COUNT] = {
+    [MEDIA_MP4] = {"mov", {AV_CODEC_ID_H264, AV_CODEC_ID_HEVC, AV_CODEC_ID_MPEG4, AV_CODEC_ID_AV1}},
+    [MEDIA_WEBM] = {"matroska",
+                    {AV_CODEC_ID_VP9, AV_CODEC_ID_VP8, AV_CODEC_ID_AV1, AV_CODEC_ID_H264}},
+    [MEDIA_GIF] = {"gif", {AV_CODEC_ID_GIF}},
+};
+
+static int damaged(const struct reader *d, const char *why)
+{
+    return err_set(d->e, -EINVAL, "%s is not a whole %s file: %s", d->s->name,
+                   media_format_info(d->format)->name, why);
+}
+
+static int refuse_open(AVFormatContext *file, AVIOContext **io, const char *url, int flags,
+                       AVDictionary **options)
+{
+    (void)file;
+    (void)io;
+    (void)url;
+    (void)flags;
+    (void)options;
+    return AVERROR(EACCES);
+}
+
+static bool known_codec(const struct reader *d)
+{
+    enum AVCodecID id = d->stream->codecpar->codec_id;
+    for (size_t i = 0; i < sizeof kinds->codecs / sizeof *kinds->codecs; i++)
+        if (id != AV_CODEC_ID_NONE && kinds[d->format].codecs[i] == id)
+            return true;
+    return false;
+}
+
+static int open_file(struct reader *d)
+{
+    char text[AV_TEXT_SIZE];
+    d->memory = (struct memory_io){.bytes = d->s->bytes, .size = d->s->size};
+    d->io = media_memory_open(&d->memory);
+    d->file = avformat_alloc_context();
+    if (!d->io || !d->file)
+        return err_nomem(d->e);
+    d->file->pb = d->io;
+    d->file->io_open = refuse_open;
+    d->file->flags |= AVFMT_FLAG_CUSTOM_IO | AVFMT_FLAG_NOFILLIN;
+    d->file->max_streams = 32;
+    int code =
+        avformat_open_input(&d->file, "", av_find_input_format(kinds[d->format].demuxer), NULL);
+    if (code < 0)
+        return damaged(d, media_av_text(code, text));
+    int best = av_find_best_stream(d->file, AVMEDIA_TYPE_VIDEO, -1, -1, NULL, 0);
+    if (best < 0)
+        return damaged(d, "there is no video in it");
+    d->stream = d->file->streams[best];
+    for (unsigned i = 0; i < d->file->nb_streams; i++)
+        if (d->file->streams[i] != d->stream)
+            d->file->streams[i]->discard = AVDISCARD_ALL;
+    if (!known_codec(d))
+        return err_set(d->e, -EINVAL,
+                       "%s is compressed as %s; H.264, HEVC, VP8, VP9, AV1 and MPEG-4 are read",
+                       d->s->name, avcodec_get_name(d->stream->codecpar->codec_id));
+    return media_check_size(d->s, d->stream->codecpar->width, d->stream->codecpar->height, d->e);
+}
+
+/* A GIF ends with a trailer byte; libavformat does not miss it. */
+static bool has_end(const struct reader *d)
+{
+    if (d->format != MEDIA_GIF)
+        return true;
+    size_t n = d->s->size;
+    while (n && d->s->bytes[n - 1] == 0)
+        n--;
+    return n && d->s->bytes[n - 1] == 0x3B;
+}
+
+/* Counts packets and their time. Unread after this: the caller opens the file anew. */
+static int walk(struct reader *d, struct media_info *info)
+{
+    int64_t first = INT64_MAX, end = INT64_MIN, frames = 0, last = 0;
+    int code;
+    d->packet = av_packet_alloc();
+    if (!d->packet)
+        return err_nomem(d->e);
+    while ((code = av_read_frame(d->file, d->packet)) >= 0) {
+        const AVPacket *p = d->packet;
+        if (p->stream_index == d->stream->index) {
+            int64_t at = p->pts != AV_NOPTS_VALUE ? p->pts : p->dts;
+            if (p->flags & AV_PKT_FLAG_CORRUPT)
+                code = AVERROR_INVALIDDATA;
+            frames += !(p->flags & AV_PKT_FLAG_DISCARD);
+            if (at != AV_NOPTS_VALUE && at > -(INT64_MAX / 4) && at < INT64_MAX / 4) {
+                first = at < first ? at : first;
+                last = at > last ? at : last;
+                end = at + p->duration > end ? at + p->duration : end;
+            }
+        }
+        av_packet_unref(d->packet);
+        if (code < 0 || frames > d->s->limits->max_frames)
+            break;
+    }
+    if (frames > d->s->limits->max_frames)
+        return err_set(d->e, -EFBIG, "%s has more than the %d frames that are read", d->s->name,
+                       d->s->limits->max_frames);
+    if (frames == 0 || (code != AVERROR_EOF && code < 0) || !has_end(d) ||
+        (d->stream->nb_frames > 0 && d->format == MEDIA_MP4 && frames < d->stream->nb_frames))
+        return damaged(d, "it is damaged or ends too early");
+    if (first < end && end == last && frames > 1) /* the last frame's duration is unknown */
+        end += (end - first) / (frames - 1);
+    info->format = d->format;
+    info->width = d->stream->codecpar->width;
+    info->height = d->stream->codecpar->height;
+    info->frames = (int)frames;
+    info->seconds = first < end ? (double)(end - first) * av_q2d(d->stream->time_base) : 0;
+    info->fps = info->seconds > 0 ? (double)frames / info->seconds : 0;
+    return 0;
+}
+
+static void finish(struct reader *d)
+{
+    av_packet_free(&d->packet);
+    av_frame_free(&d->frame);
+    sws_freeContext(d->convert);
+    avcodec_free_context(&d->codec);
+    avformat_close_input(&d->file);
+    media_memory_close(&d->io);
+    av_freep(&d->rgba);
+}
+
+int media_video_probe(const struct source *s, enum media_format format, struct media_info *info,
+                      struct err *e)
+{
+    struct reader d = {.s = s, .e = e, .format = format};
+    media_av_quiet();
+    int r = open_file(&d);
+    if (!r)
+        r = walk(&d, info);
+    finish(&d);
+    return r;
+}
+
+static int open_codec(struct reader *d)
+{
+    const AVCodecParameters *par = d->stream->codecpar;
+    const AVCodec *codec = avcodec_find_decoder(par->codec_id);
+    if (!codec)
+        return err_set(d->e, -ENOSYS, "%s: this system's libavcodec cannot read %s", d->s->name,
+                       avcodec_get_name(par->codec_id));
+    d->codec = avcodec_alloc_context3(codec);
+    d->frame = av_frame_alloc();
+    d->packet = av_packet_alloc();
+    size_t pixels = (size_t)par->width * (size_t)par->height;
+    d->rgba = av_malloc(pixels * 4);
+    if (!d->codec || !d->frame || !d->packet || !d->rgba)
+        return err_nomem(d->e);
+    if (avcodec_parameters_to_context(d->codec, par) < 0)
+        return damaged(d, "its stream is described badly");
+    d->codec->err_recognition = AV_EF_EXPLODE | AV_EF_CRCCHECK;
+    d->codec->max_pixels = (int64_t)d->s->limits->max_pixels + 64 * 16384; /* blocks overhang */
+    d->codec->thread_count = 0;
+    if (avcodec_open2(d->codec, codec, NULL) < 0)
+        return damaged(d, "its stream is described badly");
+    return 0;
+}
+
+/* The decoded frame as RGBA in d->rgba, by the colours it is tagged with (untagged: BT.709 from
+ * 720 lines on, BT.601 below, as players do). */
+static int convert(struct reader *d)
+{
+    const AVFrame *f = d->frame;
+    int width = d->stream->codecpar->width, height = d->stream->codecpar->height;
+    if (f->width != width || f->height != height)
+        return damaged(d, "its frames change size");
+    d->convert = sws_getCachedContext(
+        d->convert, width, height, (enum AVPixelFormat)f->format, width, height, AV_PIX_FMT_RGBA,
+        SWS_BICUBIC | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INT, NULL, NULL, NULL);
+    if (!d->convert)
+        return damaged(d, "its pixels have an unknown layout");
+    int space = f->colorspace == AVCOL_SPC_UNSPECIFIED
+                    ? (height >= 720 ? SWS_CS_ITU709 : SWS_CS_ITU601)
+                    : (int)f->colorspace;
+    sws_setColorspaceDetails(d->convert, sws_getCoefficients(space),
+                             f->color_range == AVCOL_RANGE_JPEG,
+                             sws_getCoefficients(SWS_CS_DEFAULT), 1, 0, 1 << 16, 1 << 16);
+    uint8_t *to[4] = {d->rgba};
+    int stride[4] = {width * 4};
+    if (sws_scale(d->convert, (const uint8_t *const *)f->data, f->linesize, 0, height, to,
+                  stride) != height)
+        return damaged(d, "a frame could not be converted");
+    return 0;
+}
+
+/* The next frame in d->rgba: 1, 0 at the end, or an error. */
+static int next_frame(struct reader *d)
+{
+    for (;;) {
+        int code = avcodec_receive_frame(d->codec, d->frame);
+        if (code == AVERROR_EOF)
+            return 0;
+        if (code >= 0) {
+            int r = convert(d);
+            return r ? r : 1;
+        }
+        if (code != AVERROR(EAGAIN))
+            return damaged(d, "a frame cannot be decoded");
+        do {
+            av_packet_unref(d->packet);
+            code = av_read_frame(d->file, d->packet);
+        } while (code >= 0 && d->packet->stream_index != d->stream->index);
+        code = avcodec_send_packet(d->codec, code >= 0 ? d->packet : NULL);
+        if (code < 0 && code != AVERROR_EOF)
+            return damaged(d, "a frame cannot be decoded");
+    }
+}
+
+static int read_frames(struct reader *d, struct picture *out)
+{
+    size_t pixels = (size_t)out->width * (size_t)out->height;
+    int r = 0, i = 0;
+    for (; i < out->frames; i++) {
+        r = next_frame(d);
+        if (r <= 0)
+            break;
+        media_blend(d->rgba, pixels, 255, picture_frame(out, i));
+    }
+    if (r < 0)
+        return r;
+    return i == out->frames ? 0 : damaged(d, "frames are missing");
+}
+
+int media_video_clip(const struct source *s, enum media_format format, struct picture *out,
+                     double *fps, struct err *e)
+{
+    struct media_info info = {0};
+    int r = media_video_probe(s, format, &info, e);
+    if (r)
+        return r;
+    struct reader d = {.s = s, .e = e, .format = format};
+    r = open_file(&d);
+    if (!r)
+        r = open_codec(&d);
+    if (!r && picture_new(out, info.width, info.height, info.frames))
+        r = err_nomem(e);
+    if (!r)
+        r = read_frames(&d, out);
+    finish(&d);
+    *fps = info.fps;
+    if (r)
+        picture_free(out);
+    return r;
+}
+
+int media_clip_first_frame(const struct source *s, struct raster *out, struct err *e)
+{
+    struct reader d = {.s = s, .e = e, .format = MEDIA_GIF};
+    media_av_quiet();
+    int r = open_file(&d);
+    if (!r && !has_end(&d))
+        r = damaged(&d, "it ends too early");
+    if (!r)
+        r = open_codec(&d);
+    if (!r)
+        r = media_raster_new(out, s, d.stream->codecpar->width, d.stream->codecpar->height, e);
+    if (!r && (r = next_frame(&d)) == 0)
+        r = damaged(&d, "there is no frame in it");
+    if (r > 0) {
+        memcpy(out->rgba, d.rgba, (size_t)out->width * (size_t)out->height * 4);
+        r = 0;
+    }
+    finish(&d);
+    return r;
+}
