@@ -1,0 +1,53 @@
+/* A checkpoint folder in the hub's layout: model_index.json and one folder a part (transformer/,
+ * vae/, text_encoder/ …), each with config.json and weights.
+ *
+ * Parts are opened as families ask for them and stay mapped until checkpoint_close(); the tensors
+ * that a part's loader made are freed with it. */
+#ifndef OMNI_CHECKPOINT_H
+#define OMNI_CHECKPOINT_H
+
+#include <stdbool.h>
+
+#include "base/err.h"
+#include "engine/config.h"
+#include "engine/ops.h"
+#include "engine/weights/weights.h"
+
+#define CHECKPOINT_MAX_PARTS 8
+
+struct part {
+    char name[40]; /* "text_encoder" */
+    const char
+        *class_name; /* "AutoencoderTiny": _class_name, else architectures[0]; "" where none */
+    struct config *config; /* config.json */
+    struct weights *weights;
+    struct weight_loader loader;
+};
+
+struct checkpoint {
+    char *path;              /* the folder */
+    struct config *index;    /* model_index.json */
+    const char *class_name;  /* "Flux2KleinPipeline" */
+    struct backend *backend; /* where weights go, borrowed */
+    enum dtype compute;      /* type of products */
+    bool shapes_only;        /* tensors without data, for inspection */
+    struct part parts[CHECKPOINT_MAX_PARTS];
+    int part_count;
+};
+
+/* Reads `path`/model_index.json. backend, compute and shapes_only are the caller's to set before
+ * parts are opened. */
+int checkpoint_open(struct checkpoint *c, const char *path, struct err *e);
+void checkpoint_close(struct checkpoint *c);
+/* `path`/`name` (heap, caller frees), NULL without memory. */
+char *checkpoint_file(const struct checkpoint *c, const char *name);
+/* Opens folder `name` and its weights, `stem`.safetensors or shards of it. A missing folder or file
+ * is one sentence that names it. The part belongs to the checkpoint. */
+int checkpoint_part(struct checkpoint *c, const char *name, const char *stem, struct part **out,
+                    struct err *e);
+/* Opens a part without model_index.json around it, as tools and tests do. */
+int part_open(struct part *p, const char *folder, const char *name, const char *stem,
+              struct err *e);
+void part_close(struct part *p);
+
+#endif

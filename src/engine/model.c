@@ -1,0 +1,140 @@
+#include "engine/model.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "engine/fingerprint.h"
+
+#define PROMPT_CACHE_BYTES ((size_t)128 << 20)
+
+static const char *const precision_names[] = {
+    [OMNI_AUTO] = "auto", [OMNI_FP32] = "fp32", [OMNI_BF16] = "bf16", [OMNI_FP16] = "fp16"};
+
+int omni_precision_parse(const char *word, enum omni_precision *out)
+{
+    for (size_t i = 0; i < ARRAY_LEN(precision_names); i++)
+        if (strcmp(word, precision_names[i]) == 0) {
+            *out = (enum omni_precision)i;
+            return 0;
+        }
+    return -EINVAL;
+}
+
+const char *omni_precision_name(enum omni_precision p)
+{
+    return (size_t)p < ARRAY_LEN(precision_names) ? precision_names[p] : "unknown";
+}
+
+static int choose_compute(struct omni_model *m, enum omni_precision p, struct err *e)
+{
+    bool cpu = strcmp(m->device.name, "cpu") == 0;
+    switch (p) {
+    case OMNI_AUTO:
+        m->checkpoint.compute = cpu ? cpu_fastest_compute(m->device.backend) : DTYPE_BF16;
+        break;
+    case OMNI_FP32:
+        m->checkpoint.compute = DTYPE_F32;
+        break;
+    case OMNI_BF16:
+        m->checkpoint.compute = DTYPE_BF16;
+        break;
+    default:
+        return err_set(e, -EINVAL,
+                       "precision %s is not possible on %s; expected auto, fp32 or bf16",
+                       omni_precision_name(p), m->device.name);
+    }
+    m->info.precision = m->checkpoint.compute == DTYPE_BF16 ? "bf16" : "fp32";
+    return 0;
+}
+
+static int read_schedule(struct omni_model *m, struct err *e)
+{
+    AUTO_FREE char *path = checkpoint_file(&m->checkpoint, "scheduler/scheduler_config.json");
+    return path ? schedule_config_read(path, &m->schedule, e) : err_nomem(e);
+}
+
+static void fill_info(struct omni_model *m)
+{
+    const struct family_traits *t = &m->traits;
+    struct omni_model_info *i = &m->info;
+    i->family = m->family->name;
+    i->variant = t->variant;
+    i->device = m->device.name;
+    for (int p = 0; p < m->checkpoint.part_count; p++) {
+        i->parameters += m->checkpoint.parts[p].loader.parameters;
+        i->weight_bytes += m->checkpoint.parts[p].loader.bytes;
+    }
+    i->size_multiple = t->size_multiple;
+    i->default_width = t->default_width;
+    i->default_height = t->default_height;
+    i->default_steps = t->default_steps;
+    i->default_guidance = t->default_guidance;
+    i->guided = t->guided;
+    i->has_video = t->max_frames > 1;
+    i->max_prompt_tokens = t->max_prompt_tokens;
+}
+
+int model_open(struct omni_model *m, const char *path, const struct omni_load_options *options,
+               bool shapes_only, struct err *e)
+{
+    static const struct omni_load_options defaults;
+    const struct omni_load_options *o = options ? options : &defaults;
+    *m = (struct omni_model){0};
+    if (checkpoint_open(&m->checkpoint, path, e) != 0 ||
+        family_find(&m->checkpoint, &m->family, e) != 0 ||
+        device_open(o->device, o->threads, &m->device, e) != 0 ||
+        choose_compute(m, o->precision, e) != 0)
+        return e->code;
+    m->checkpoint.backend = m->device.backend;
+    m->checkpoint.shapes_only = shapes_only;
+    m->prompts = prompt_cache_new(PROMPT_CACHE_BYTES);
+    if (!m->prompts)
+        return err_nomem(e);
+    if (m->family->load(&m->checkpoint, &m->state, &m->traits, e) != 0 || read_schedule(m, e) != 0)
+        return e->code;
+    fill_info(m);
+    return shapes_only ? 0 : fingerprint(&m->checkpoint, m->info.sha256, e);
+}
+
+void model_close(struct omni_model *m)
+{
+    if (m->prompts)
+        prompt_cache_free(m->prompts);
+    if (m->state)
+        m->family->free(m->state);
+    checkpoint_close(&m->checkpoint);
+    device_close(&m->device);
+    *m = (struct omni_model){0};
+}
+
+int omni_model_load(const char *path, const struct omni_load_options *options,
+                    struct omni_model **out, struct err *e)
+{
+    struct err local = {0};
+    e = e ? e : &local;
+    struct omni_model *m = calloc(1, sizeof(*m));
+    if (!m)
+        return err_nomem(e);
+    int rc = model_open(m, path, options, false, e);
+    if (rc != 0)
+        omni_model_free(m);
+    else
+        *out = m;
+    return rc;
+}
+
+void omni_model_free(struct omni_model *m)
+{
+    if (m)
+        model_close(m);
+    free(m);
+}
+
+const struct omni_model_info *omni_model_info(const struct omni_model *m)
+{
+    return &m->info;
+}

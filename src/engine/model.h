@@ -1,0 +1,29 @@
+/* A loaded model, as the files behind omni.h share it. */
+#ifndef OMNI_MODEL_H
+#define OMNI_MODEL_H
+
+#include "engine/checkpoint.h"
+#include "engine/device.h"
+#include "engine/models/family.h"
+#include "engine/omni.h"
+#include "engine/prompt_cache.h"
+#include "engine/schedule/schedule.h"
+
+struct omni_model {
+    struct device device;
+    struct checkpoint checkpoint;
+    const struct family *family;
+    void *state; /* the family's */
+    struct family_traits traits;
+    struct schedule_config schedule;
+    struct prompt_cache *prompts;
+    struct omni_model_info info;
+};
+
+/* omni_model_load; with `shapes_only` no weight is read, and the model is good for plans alone.
+ * What was opened before a failure stays in *m, for inspection: model_close frees it. */
+int model_open(struct omni_model *m, const char *path, const struct omni_load_options *options,
+               bool shapes_only, struct err *e);
+void model_close(struct omni_model *m);
+
+#endif

@@ -1,0 +1,366 @@
+/* FLUX.2 [klein]: Qwen3 text encoder, FLUX.2 transformer, flow matching in a latent of packed 2x2
+ * positions that is normalised per channel.
+ * Source: huggingface/diffusers, pipelines/flux2/pipeline_flux2_klein.py.
+ *
+ * Beyond the hub's layout, model_index.json may say text_encoder_out_layers (which hidden states;
+ * 9, 18, 27), max_sequence_length (512), max_frames (a checkpoint's bound; 1 for pictures only),
+ * default_steps, default_guidance and default_size.
+ *
+ * A clip of F frames is F grids of tokens with time 0 … F-1 that attend to each other; its noise is
+ * drawn frame after frame, so the first frame starts from the noise of the picture of that seed. */
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/str.h"
+#include "engine/models/family.h"
+#include "engine/models/flux2_transformer.h"
+#include "engine/schedule/schedule.h"
+#include "engine/text/qwen3.h"
+#include "engine/text/tokenizer.h"
+#include "engine/vae/vae.h"
+
+#define PACK 2 /* latent positions a token, each way */
+
+/* What pass.kept holds. */
+enum { KEPT_TEXT, KEPT_COS, KEPT_SIN };
+
+struct klein {
+    struct tokenizer *tokenizer;
+    struct qwen3 *encoder;
+    struct flux2_transformer *transformer;
+    struct vae vae;
+    bool distilled;
+    int prompt_tokens;
+    int32_t pad;
+    int channels;  /* of a token: PACK² times the autoencoder's */
+    float *scale;  /* [channels]: latents are stored as (z - offset) / scale */
+    float *offset; /* [channels] */
+};
+
+/* ---- loading ---- */
+
+static int load_encoder(struct checkpoint *c, struct klein *k, struct err *e)
+{
+    static const int usual[] = {9, 18, 27};
+    struct qwen3_taken taken = {.count = ARRAY_LEN(usual)};
+    memcpy(taken.layer, usual, sizeof(usual));
+    int asked = config_length(c->index, "text_encoder_out_layers");
+    if (asked >= 0) {
+        if (asked < 1 || asked > QWEN3_MAX_TAKEN)
+            return err_set(e, -EINVAL,
+                           "%s: text_encoder_out_layers has %d entries, expected 1 to %d",
+                           config_path(c->index), asked, QWEN3_MAX_TAKEN);
+        taken.count = asked;
+        for (int i = 0; i < asked; i++)
+            taken.layer[i] =
+                (int)config_int_at(c->index, "text_encoder_out_layers", i, -4096, 4096);
+    }
+    k->prompt_tokens = (int)config_int(c->index, "max_sequence_length", 512, 1, 1 << 16);
+    struct part *p;
+    if (config_error(c->index, e) != 0 || checkpoint_part(c, "text_encoder", "model", &p, e) != 0 ||
+        qwen3_load(p, &taken, &k->encoder, e) != 0)
+        return e->code;
+    int width = qwen3_width(k->encoder) * taken.count;
+    if (width != flux2_transformer_text_width(k->transformer))
+        return err_set(e, -EINVAL,
+                       "%s: the text encoder gives %d numbers a token (%d hidden states of "
+                       "%d), but the transformer takes %d",
+                       c->path, width, taken.count, qwen3_width(k->encoder),
+                       flux2_transformer_text_width(k->transformer));
+    return 0;
+}
+
+static int load_tokenizer(struct checkpoint *c, struct klein *k, struct err *e)
+{
+    AUTO_FREE char *folder = checkpoint_file(c, "tokenizer");
+    if (!folder)
+        return err_nomem(e);
+    if (tokenizer_open(folder, &k->tokenizer, e) != 0)
+        return e->code;
+    k->pad = tokenizer_pad(k->tokenizer);
+    if (k->pad < 0)
+        k->pad = tokenizer_id(k->tokenizer, "<|endoftext|>");
+    if (k->pad < 0)
+        return err_set(e, -EINVAL,
+                       "%s: there is no pad token: neither pad_token in "
+                       "tokenizer_config.json nor <|endoftext|>",
+                       folder);
+    if (tokenizer_vocabulary(k->tokenizer) > qwen3_vocabulary(k->encoder))
+        return err_set(e, -EINVAL, "%s: the tokenizer has %d tokens, the text encoder only %d",
+                       folder, tokenizer_vocabulary(k->tokenizer), qwen3_vocabulary(k->encoder));
+    return 0;
+}
+
+static bool vector_there(struct part *p, const char *name, int n)
+{
+    const struct weights_entry *t = weights_find(p->weights, name);
+    return t && t->rank == 1 && t->dims[0] == n;
+}
+
+/* Statistics of the packed latent, from the autoencoder's batch norm; without them, none. */
+static int load_statistics(struct klein *k, struct part *p, struct err *e)
+{
+    int n = k->channels;
+    double eps = config_float(p->config, "batch_norm_eps", 1e-4, 0, 1);
+    k->scale = calloc((size_t)n, sizeof(float));
+    k->offset = calloc((size_t)n, sizeof(float));
+    if (!k->scale || !k->offset)
+        return err_nomem(e);
+    if (config_error(p->config, e) != 0)
+        return e->code;
+    bool there =
+        weights_find(p->weights, "bn.running_mean") || weights_find(p->weights, "bn.running_var");
+    if (there && (!vector_there(p, "bn.running_mean", n) || !vector_there(p, "bn.running_var", n)))
+        return err_set(e, -EINVAL,
+                       "%s: bn.running_mean and bn.running_var must both be there with %d "
+                       "numbers",
+                       weights_path(p->weights), n);
+    struct weight_loader *l = &p->loader;
+    if (there && !l->shapes_only &&
+        (weight_to_f32(l, k->offset, n, "bn.running_mean") != 0 ||
+         weight_to_f32(l, k->scale, n, "bn.running_var") != 0))
+        return err_set(e, l->err.code, "%s", l->err.text);
+    for (int i = 0; i < n; i++)
+        k->scale[i] = there ? (float)sqrt((double)k->scale[i] + eps) : 1;
+    return 0;
+}
+
+static int load_vae(struct checkpoint *c, struct klein *k, struct err *e)
+{
+    struct part *p;
+    if (checkpoint_part(c, "vae", "diffusion_pytorch_model", &p, e) != 0 ||
+        vae_load(p, &k->vae, e) != 0)
+        return e->code;
+    k->channels = k->vae.channels * PACK * PACK;
+    int tokens = flux2_transformer_channels(k->transformer);
+    if (k->channels != tokens)
+        return err_set(e, -EINVAL,
+                       "%s: the transformer works on %d channels, but the autoencoder's %d "
+                       "packed 2x2 make %d",
+                       c->path, tokens, k->vae.channels, k->channels);
+    return load_statistics(k, p, e);
+}
+
+static int read_traits(struct checkpoint *c, const struct klein *k, struct family_traits *t,
+                       struct err *e)
+{
+    struct config *index = c->index;
+    int multiple = k->vae.factor * PACK;
+    bool size = config_length(index, "default_size") == 2;
+    *t = (struct family_traits){
+        .variant = k->distilled ? "distilled" : "base",
+        .modes = 1u << OMNI_TEXT_TO_IMAGE | 1u << OMNI_TEXT_TO_VIDEO,
+        .size_multiple = multiple,
+        .max_frames = (int)config_int(index, "max_frames", 1024, 1, 1024),
+        .default_width =
+            size ? (int)config_int_at(index, "default_size", 0, 1, 16384) : 64 * multiple,
+        .default_height =
+            size ? (int)config_int_at(index, "default_size", 1, 1, 16384) : 64 * multiple,
+        .default_steps = (int)config_int(index, "default_steps", k->distilled ? 4 : 50, 1, 1000),
+        .default_guidance = config_float(index, "default_guidance", k->distilled ? 1 : 4, 0, 1000),
+        .guided = !k->distilled,
+        .max_prompt_tokens = k->prompt_tokens,
+    };
+    return config_error(index, e);
+}
+
+static void klein_free(void *state)
+{
+    struct klein *k = state;
+    if (!k)
+        return;
+    tokenizer_close(k->tokenizer);
+    qwen3_free(k->encoder);
+    flux2_transformer_free(k->transformer);
+    vae_free(&k->vae);
+    free(k->scale);
+    free(k->offset);
+    free(k);
+}
+
+static int load_parts(struct checkpoint *c, struct klein *k, struct family_traits *traits,
+                      struct err *e)
+{
+    struct part *p;
+    k->distilled = config_bool(c->index, "is_distilled", false);
+    if (checkpoint_part(c, "transformer", "diffusion_pytorch_model", &p, e) != 0 ||
+        flux2_transformer_load(p, &k->transformer, e) != 0 || load_encoder(c, k, e) != 0 ||
+        load_tokenizer(c, k, e) != 0 || load_vae(c, k, e) != 0)
+        return e->code;
+    return read_traits(c, k, traits, e);
+}
+
+static int klein_load(struct checkpoint *c, void **state, struct family_traits *traits,
+                      struct err *e)
+{
+    struct klein *k = calloc(1, sizeof(*k));
+    if (!k)
+        return err_nomem(e);
+    int rc = load_parts(c, k, traits, e);
+    if (rc != 0) {
+        klein_free(k);
+        return rc;
+    }
+    *state = k;
+    return 0;
+}
+
+/* ---- a request ---- */
+
+static int klein_shape(const void *state, const struct omni_request *r, struct latent_shape *out,
+                       struct err *e)
+{
+    const struct klein *k = state;
+    int multiple = k->vae.factor * PACK;
+    (void)e;
+    *out = (struct latent_shape){.frames = r->frames,
+                                 .height = r->height / multiple,
+                                 .width = r->width / multiple,
+                                 .channels = k->channels,
+                                 .frame_major = true};
+    out->tokens = (int64_t)out->frames * out->height * out->width + k->prompt_tokens;
+    return 0;
+}
+
+static double klein_mu(const void *state, const struct latent_shape *l, int steps)
+{
+    (void)state;
+    return flux2_empirical_mu((int64_t)l->frames * l->height * l->width, steps);
+}
+
+/* The chat template's one turn, as the tokenizer's Jinja template makes it with thinking off. */
+static int tokenize(const struct klein *k, const char *prompt, int32_t *ids, int32_t *mask,
+                    bool *truncated, struct err *e)
+{
+    AUTO_STR struct str text = {0};
+    AUTO_FREE int32_t *found = NULL;
+    size_t count = 0, room = (size_t)k->prompt_tokens;
+    str_add(&text, "<|im_start|>user\n");
+    str_add(&text, prompt);
+    str_add(&text, "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n");
+    if (text.failed)
+        return err_nomem(e);
+    if (tokenizer_encode(k->tokenizer, text.data, text.len, &found, &count, e) != 0)
+        return e->code;
+    *truncated = count > room;
+    for (size_t i = 0; i < room; i++) {
+        mask[i] = i < count;
+        ids[i] = i < count ? found[i] : k->pad;
+    }
+    return 0;
+}
+
+static int klein_encode(const void *state, struct ops *o, const char *prompt,
+                        struct tensor *out[CONDITION_ARRAYS], bool *truncated)
+{
+    const struct klein *k = state;
+    struct err e = {0};
+    AUTO_FREE int32_t *ids = calloc((size_t)k->prompt_tokens * 2, sizeof(*ids));
+    int32_t *mask = ids ? ids + k->prompt_tokens : NULL;
+    if (!ids)
+        err_nomem(&e);
+    else
+        tokenize(k, prompt ? prompt : "", ids, mask, truncated, &e);
+    if (e.code) {
+        ops_fail(o, e.code, "%s", e.text);
+        return 0;
+    }
+    out[0] = qwen3_encode(k->encoder, o, ids, mask, k->prompt_tokens);
+    return 1;
+}
+
+/* ---- a pass ---- */
+
+/* (time, row, column, text index) of every token: the text first, then frame after frame. */
+static void fill_positions(int32_t *p, int text, const struct latent_shape *l)
+{
+    for (int i = 0; i < text; i++, p += FLUX2_AXES)
+        p[3] = i;
+    for (int t = 0; t < l->frames; t++)
+        for (int y = 0; y < l->height; y++)
+            for (int x = 0; x < l->width; x++, p += FLUX2_AXES) {
+                p[0] = t;
+                p[1] = y;
+                p[2] = x;
+            }
+}
+
+static void klein_prepare(const void *state, struct ops *o, struct pass *pass)
+{
+    const struct klein *k = state;
+    int64_t tokens = pass->latent->tokens;
+    pass->kept[KEPT_TEXT] = flux2_transformer_text(k->transformer, o, pass->conditions[0]);
+    AUTO_FREE int32_t *positions = calloc((size_t)tokens, FLUX2_AXES * sizeof(*positions));
+    if (!positions) {
+        ops_fail(o, -ENOMEM, "not enough memory for the positions of %lld tokens",
+                 (long long)tokens);
+        return;
+    }
+    fill_positions(positions, k->prompt_tokens, pass->latent);
+    flux2_transformer_tables(k->transformer, o, positions, tokens, &pass->kept[KEPT_COS],
+                             &pass->kept[KEPT_SIN]);
+}
+
+static struct tensor *klein_predict(const void *state, struct ops *o, const struct pass *pass,
+                                    const struct tensor *x, float timestep)
+{
+    const struct klein *k = state;
+    const struct latent_shape *l = pass->latent;
+    int64_t image = (int64_t)l->frames * l->height * l->width;
+    x = op_reshape(o, x, SHAPE(pass->batch, image, l->channels));
+    struct tensor *v =
+        flux2_transformer_forward(k->transformer, o, x, pass->kept[KEPT_TEXT], pass->kept[KEPT_COS],
+                                  pass->kept[KEPT_SIN], timestep, image);
+    return op_reshape(o, v, SHAPE(pass->batch, l->frames, l->height, l->width, l->channels));
+}
+
+/* ---- pixels ---- */
+
+/* Packed [1, h, w, C·4], channel c·4 + dy·2 + dx → [1, 2h, 2w, C]. */
+static struct tensor *unpack(struct ops *o, const struct tensor *x, int64_t h, int64_t w, int64_t c)
+{
+    static const int axes[5] = {0, 3, 1, 4, 2};
+    struct tensor *y = op_reshape(o, x, SHAPE(h, w, c, PACK, PACK));
+    return op_reshape(o, op_permute(o, y, axes), SHAPE(1, h * PACK, w * PACK, c));
+}
+
+static struct tensor *klein_decode(const void *state, struct ops *o, const struct tensor *latent)
+{
+    const struct klein *k = state;
+    if (ops_error(o, NULL) != 0)
+        return NULL;
+    int64_t h = tensor_dim(latent, 2), w = tensor_dim(latent, 3);
+    ops_mark mark = ops_push(o);
+    struct tensor *scale = op_from_host(o, DTYPE_F32, SHAPE(k->channels), k->scale);
+    struct tensor *offset = op_from_host(o, DTYPE_F32, SHAPE(k->channels), k->offset);
+    struct tensor *z = op_add(o, op_mul(o, latent, scale), offset);
+    z = ops_pop_keep(o, mark, unpack(o, z, h, w, k->vae.channels));
+    return ops_pop_keep(o, mark, vae_decode(&k->vae, o, z));
+}
+
+static bool klein_can_preview(const void *state)
+{
+    const struct klein *k = state;
+    return k->vae.tiny;
+}
+
+static const char *const classes[] = {"Flux2KleinPipeline", NULL};
+
+const struct family family_flux2_klein = {
+    .name = "flux2-klein",
+    .what = "FLUX.2 [klein]",
+    .classes = classes,
+    .load = klein_load,
+    .free = klein_free,
+    .shape = klein_shape,
+    .mu = klein_mu,
+    .encode = klein_encode,
+    .prepare = klein_prepare,
+    .predict = klein_predict,
+    .decode = klein_decode,
+    .preview = klein_decode,
+    .can_preview = klein_can_preview,
+};
