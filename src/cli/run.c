@@ -14,6 +14,7 @@
 #include "cli/cli.h"
 #include "cli/show.h"
 #include "cli/term.h"
+#include "job/modes.h"
 #include "job/run.h"
 
 #define NAME           "omnifs run"
@@ -114,9 +115,7 @@ static bool is_metadata(const char *text)
 static int modality_of_request(const struct request *r, const struct registry *registry)
 {
     if (r->line[KEY_MODE])
-        return r->mode < MODE_TEXT_TO_VIDEO  ? MODALITY_IMAGE
-               : r->mode < MODE_VIDEO_TO_GIF ? MODALITY_VIDEO
-                                             : MODALITY_GIF;
+        return (int)mode_info(r->mode)->modality;
     if (r->line[KEY_RETURN_FORMAT] && r->format == MEDIA_GIF)
         return MODALITY_GIF;
     if (r->line[KEY_RETURN_FORMAT] && (r->format == MEDIA_MP4 || r->format == MEDIA_WEBM))

@@ -4,10 +4,9 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
-#include "base/file.h"
-#include "base/str.h"
 #include "cli/cli.h"
 
 #define NAME "omnifs wait"
@@ -42,13 +41,25 @@ static size_t outcome_of(const char *line)
     return 0; /* what cannot be understood did not go well */
 }
 
+/* One line of text; the size of `wait` is unknown until it answers, so it is simply read. */
+static ssize_t read_line(int fd, char *line, size_t size)
+{
+    size_t n = 0;
+    ssize_t got;
+    do {
+        got = read(fd, line + n, size - 1 - n);
+        n += got > 0 ? (size_t)got : 0;
+    } while (got > 0 || (got < 0 && errno == EINTR));
+    line[n] = '\0';
+    line[strcspn(line, "\n")] = '\0';
+    return got < 0 ? -errno : (ssize_t)n;
+}
+
 /* The place of the folder's outcome in the table. */
 static size_t wait_for(const char *folder, bool quiet)
 {
     char path[PATH_MAX];
-    AUTO_FREE char *line = NULL;
-    size_t size;
-    struct err e = {0};
+    char line[1024];
     if (snprintf(path, sizeof path, "%s/wait", folder) >= PATH_MAX) {
         cli_fail(NAME, 0, "the name of the folder is too long");
         return 0;
@@ -63,11 +74,11 @@ static size_t wait_for(const char *folder, bool quiet)
         cli_fail(NAME, 0, "%s: %s", path, strerror(errno));
         return 0;
     }
-    if (file_read_fd(fd, path, 4096, &line, &size, &e)) {
-        cli_fail(NAME, 0, "%s", e.text);
+    ssize_t n = read_line(fd, line, sizeof line);
+    if (n < 0) {
+        cli_fail(NAME, 0, "%s: %s", path, strerror((int)-n));
         return 0;
     }
-    line[strcspn(line, "\n")] = '\0';
     if (!quiet)
         printf("%s: %s\n", folder, line);
     fflush(stdout);

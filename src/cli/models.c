@@ -1,0 +1,200 @@
+/* omnifs models: what checkpoints there are, and are they whole? */
+#include <dirent.h>
+#include <errno.h>
+#include <jansson.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "cli/cli.h"
+#include "cli/outline.h"
+#include "cli/term.h"
+#include "job/registry.h"
+
+#define NAME "omnifs models"
+
+static const struct cli_usage usage = {
+    .name = NAME,
+    .synopsis = "[list | inspect MODEL | verify MODEL] [OPTION]",
+    .about = "Lists the checkpoints on the search path, says what one holds and needs, or checks\n"
+             "every tensor of one. MODEL is a name on the search path or a path.",
+    .more = "Models are searched in $OMNIFS_MODELS (':' between folders), in\n"
+            "$XDG_DATA_HOME/omnifs/models, /usr/local/share/omnifs/models,\n"
+            "/usr/share/omnifs/models.\n\n"
+            "Exit codes: 0 fine, 1 something is wrong with the model, 2 usage.",
+    .min_words = 0,
+    .max_words = 2,
+};
+
+/* ---- list ---- */
+
+/* {"name", "path", …what omni_inspect says, or "error"} for each folder with a model_index.json. */
+struct listing {
+    json_t *models;
+};
+
+static json_t *describe(const char *name, const char *path)
+{
+    AUTO_FREE char *text = NULL;
+    struct err e = {0};
+    json_t *o = json_pack("{s:s, s:s}", "name", name, "path", path);
+    if (omni_inspect(path, &text, &e)) {
+        json_object_set_new(o, "error", json_string(e.text));
+        return o;
+    }
+    json_t *details = json_loads(text, 0, NULL);
+    json_object_update_missing(o, details);
+    json_decref(details);
+    return o;
+}
+
+static void list_folder(void *ctx, const char *folder)
+{
+    struct listing *l = ctx;
+    struct dirent **entries = NULL;
+    int count = scandir(folder, &entries, NULL, alphasort);
+    for (int i = 0; i < count; i++) {
+        const char *name = entries[i]->d_name;
+        char path[PATH_MAX], index[PATH_MAX + 32];
+        int n = snprintf(path, sizeof path, "%s/%s", folder, name);
+        snprintf(index, sizeof index, "%s/model_index.json", path);
+        if (name[0] != '.' && n < PATH_MAX && access(index, F_OK) == 0)
+            json_array_append_new(l->models, describe(name, path));
+        free(entries[i]);
+    }
+    free(entries);
+}
+
+static const char *word_of(const json_t *o, const char *key)
+{
+    const char *text = json_string_value(json_object_get(o, key));
+    return text ? text : "";
+}
+
+static void print_list(const json_t *models)
+{
+    static const struct table_column columns[] = {
+        {"MODEL", TABLE_LEFT, false},       {"FAMILY", TABLE_LEFT, false},
+        {"PARAMETERS", TABLE_RIGHT, false}, {"STATE", TABLE_LEFT, true},
+        {"PATH", TABLE_LEFT, true},
+    };
+    AUTO_TABLE struct table t = TABLE(columns);
+    size_t i;
+    json_t *m;
+    json_array_foreach(models, i, m)
+    {
+        char parameters[32] = "";
+        const json_t *count = json_object_get(m, "parameters");
+        if (json_is_integer(count))
+            snprintf(parameters, sizeof parameters, "%.1f M",
+                     (double)json_integer_value(count) / 1e6);
+        const char *error = word_of(m, "error");
+        table_row(&t, (const char *[]){word_of(m, "name"), word_of(m, "family"), parameters,
+                                       error[0] ? error : "ok", word_of(m, "path")});
+    }
+    table_print(&t, stdout);
+}
+
+static int print_json(const json_t *value)
+{
+    AUTO_FREE char *text = json_dumps(value, JSON_INDENT(2));
+    if (!text)
+        return cli_fail(NAME, CLI_FAILED, "not enough memory");
+    puts(text);
+    return CLI_DONE;
+}
+
+static int list(bool json)
+{
+    struct listing l = {json_array()};
+    model_search_path(list_folder, &l);
+    int code = CLI_DONE;
+    if (json)
+        code = print_json(l.models);
+    else if (json_array_size(l.models))
+        print_list(l.models);
+    else
+        code =
+            cli_fail(NAME, CLI_FAILED,
+                     "there are no models on the search path; %s --help names its folders", NAME);
+    json_decref(l.models);
+    return code;
+}
+
+/* ---- inspect, verify ---- */
+
+static int inspect(const char *path, bool json)
+{
+    AUTO_FREE char *text = NULL;
+    struct err e = {0};
+    if (omni_inspect(path, &text, &e))
+        return cli_fail(NAME, CLI_FAILED, "%s", e.text);
+    if (json) {
+        puts(text);
+        return CLI_DONE;
+    }
+    AUTO_STR struct str out = {0};
+    json_t *value = json_loads(text, 0, NULL);
+    outline(&out, value, 0);
+    json_decref(value);
+    fputs(str_cstr(&out), stdout);
+    return CLI_DONE;
+}
+
+static int verify(const char *path, bool json)
+{
+    struct err e = {0};
+    int rc = omni_verify(path, &e);
+    if (json) {
+        json_t *o =
+            json_pack("{s:s, s:b, s:s?}", "path", path, "ok", rc == 0, "error", rc ? e.text : NULL);
+        print_json(o);
+        json_decref(o);
+        return rc ? CLI_FAILED : CLI_DONE;
+    }
+    if (rc)
+        return cli_fail(NAME, CLI_FAILED, "%s", e.text);
+    printf("%s: every tensor is there, has its shape and is finite\n", path);
+    return CLI_DONE;
+}
+
+/* A folder that exists is meant as such; other words are looked for on the search path. */
+static int find(const char *word, char path[REGISTRY_PATH_SIZE], struct err *e)
+{
+    if (!strchr(word, '/') || access(word, F_OK))
+        return model_find(word, path, e);
+    if (snprintf(path, REGISTRY_PATH_SIZE, "%s", word) >= REGISTRY_PATH_SIZE)
+        return err_set(e, -ENAMETOOLONG, "the path is too long");
+    return 0;
+}
+
+int cmd_models(int argc, char **argv)
+{
+    bool json = false;
+    const struct cli_option options[] = {
+        {"json", 'j', CLI_FLAG, NULL, "print JSON", &json},
+        {0},
+    };
+    AUTO_WORDS struct cli_words words;
+    int code = cli_parse(&usage, options, argc, argv, &words);
+    if (code != CLI_CONTINUE)
+        return code;
+    const char *verb = words.count ? words.words[0] : "list";
+    if (!strcmp(verb, "list") && words.count < 2)
+        return list(json);
+    bool inspecting = !strcmp(verb, "inspect");
+    if (!inspecting && strcmp(verb, "verify") != 0) {
+        const char *near = str_nearest(verb, (const char *[]){"list", "inspect", "verify", NULL});
+        return cli_fail(NAME, CLI_USAGE, "unknown word %s; did you mean %s?", verb,
+                        near ? near : "list, inspect or verify");
+    }
+    if (words.count < 2)
+        return cli_fail(NAME, CLI_USAGE, "%s needs a model: %s %s MODEL", verb, NAME, verb);
+    char path[REGISTRY_PATH_SIZE];
+    struct err e = {0};
+    if (find(words.words[1], path, &e))
+        return cli_fail(NAME, CLI_FAILED, "%s", e.text);
+    return inspecting ? inspect(path, json) : verify(path, json);
+}
