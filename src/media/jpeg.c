@@ -20,6 +20,8 @@ struct jpeg_job {
     jmp_buf out;
     const char *name; /* of the file that is read, NULL when writing */
     struct err *e;
+    unsigned char *made; /* what was written, malloc'ed by libjpeg */
+    unsigned long made_size;
 };
 
 static void on_error(j_common_ptr c)
@@ -48,8 +50,7 @@ static void on_message(j_common_ptr c, int level)
 
 static void job_init(struct jpeg_job *job, const char *name, struct err *e)
 {
-    job->name = name;
-    job->e = e;
+    *job = (struct jpeg_job){.name = name, .e = e};
     jpeg_std_error(&job->manager);
     job->manager.error_exit = on_error;
     job->manager.emit_message = on_message;
@@ -93,6 +94,19 @@ static void compress_all(struct jpeg_compress_struct *c, const struct picture *p
     jpeg_finish_compress(c);
 }
 
+/* Where libjpeg jumps to: apart, because a jump leaves the locals of its function undefined. */
+static int try_compress(struct jpeg_job *job, struct jpeg_compress_struct *c,
+                        const struct picture *p, const struct media_options *o,
+                        const struct str *exif)
+{
+    if (setjmp(job->out))
+        return -EIO;
+    jpeg_create_compress(c);
+    jpeg_mem_dest(c, &job->made, &job->made_size);
+    compress_all(c, p, o, exif);
+    return 0;
+}
+
 int media_jpeg_encode(const struct picture *p, const struct media_options *o, struct str *out,
                       struct err *e)
 {
@@ -103,25 +117,15 @@ int media_jpeg_encode(const struct picture *p, const struct media_options *o, st
     }
     if (exif.failed)
         return err_nomem(e);
-    struct jpeg_compress_struct c;
+    struct jpeg_compress_struct c = {0};
     struct jpeg_job job;
-    struct {
-        unsigned char *bytes;
-        unsigned long size;
-    } volatile made = {NULL, 0}; /* libjpeg writes it behind the compiler's back */
     job_init(&job, NULL, e);
     c.err = &job.manager;
-    int r = 0;
-    if (setjmp(job.out) == 0) {
-        jpeg_create_compress(&c);
-        jpeg_mem_dest(&c, (unsigned char **)&made.bytes, (unsigned long *)&made.size);
-        compress_all(&c, p, o, &exif);
-        str_addn(out, made.bytes, made.size);
-    } else {
-        r = -EIO;
-    }
+    int r = try_compress(&job, &c, p, o, &exif);
+    if (!r)
+        str_addn(out, job.made, job.made_size);
     jpeg_destroy_compress(&c);
-    free(made.bytes);
+    free(job.made);
     return r;
 }
 
@@ -176,21 +180,25 @@ static int decompress_all(struct jpeg_decompress_struct *d, const struct source 
     return 0;
 }
 
+static int try_decompress(struct jpeg_job *job, struct jpeg_decompress_struct *d,
+                          struct jpeg_progress_mgr *progress, const struct source *s,
+                          struct raster *out)
+{
+    if (setjmp(job->out))
+        return -EINVAL;
+    jpeg_create_decompress(d);
+    d->progress = progress;
+    return decompress_all(d, s, out, job->e);
+}
+
 int media_jpeg_decode(const struct source *s, struct raster *out, struct err *e)
 {
-    struct jpeg_decompress_struct d;
+    struct jpeg_decompress_struct d = {0};
     struct jpeg_progress_mgr progress = {.progress_monitor = on_progress};
     struct jpeg_job job;
     job_init(&job, s->name, e);
     d.err = &job.manager;
-    int r;
-    if (setjmp(job.out) == 0) {
-        jpeg_create_decompress(&d);
-        d.progress = &progress;
-        r = decompress_all(&d, s, out, e);
-    } else {
-        r = -EINVAL;
-    }
+    int r = try_decompress(&job, &d, &progress, s, out);
     jpeg_destroy_decompress(&d);
     return r;
 }

@@ -72,7 +72,7 @@ static int open_file(struct reader *d)
         return err_nomem(d->e);
     d->file->pb = d->io;
     d->file->io_open = refuse_open;
-    d->file->flags |= AVFMT_FLAG_CUSTOM_IO | AVFMT_FLAG_NOFILLIN;
+    d->file->flags |= AVFMT_FLAG_CUSTOM_IO;
     d->file->max_streams = 32;
     int code =
         avformat_open_input(&d->file, "", av_find_input_format(kinds[d->format].demuxer), NULL);
