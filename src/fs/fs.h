@@ -100,10 +100,12 @@ enum trigger_event {
     TRIGGER_SYNCED,       /* fsync of prompt.ini: armed although a writer is still open (NFS) */
     TRIGGER_MOVED_IN,     /* the folder was renamed into a modality folder */
     TRIGGER_GONE,         /* the folder was removed or moved out */
+    TRIGGER_CANCELLED,    /* `cancel` was written: a prompt not yet submitted is cancelled too */
 };
 int trigger_new(
     struct fs *fs); /* also looks at folders whose prompt was not submitted before a crash */
-void trigger_free(struct fs *fs);
+void trigger_stop(struct fs *fs); /* submits nothing more; events are still noted */
+void trigger_free(struct fs *fs); /* after the loop has ended */
 /* Never blocks. */
 void trigger_event(struct fs *fs, int64_t folder, enum trigger_event ev);
 /* True while the folder's prompt is written or waits for quiet: status says `editing` or `armed`.
@@ -113,7 +115,9 @@ bool trigger_pending(struct fs *fs, int64_t folder, bool *armed);
 /* ---- publish.c ---- */
 
 int publisher_new(struct fs *fs, const char *mountpoint);
-void publisher_free(struct fs *fs); /* while the loop still runs */
+/* Delivers what is finished, then ends the thread; while the loop and jobs still work. */
+void publisher_stop(struct fs *fs);
+void publisher_free(struct fs *fs); /* after the loop has ended */
 /* Wakes the publisher: a publication is ready. */
 void publisher_wake(struct fs *fs);
 void publisher_preview(struct fs *fs, int64_t folder, const char *job_id, const char *path);

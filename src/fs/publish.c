@@ -1,0 +1,546 @@
+/* Finished files appear through the mount itself, because only that fires inotify.
+ *
+ * One thread creates each file by name in its own mount. The CREATE handler recognises the thread
+ * (publisher_is_caller), takes the finished file from publisher_slot and links it into the tree:
+ * the file is complete when its name appears, and no byte crosses FUSE. Artifacts come first,
+ * metadata.json last. Handlers never wait for this thread, and it holds no lock across a system
+ * call on the mount; so neither can block the other. */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "fs/fs.h"
+#include "fs/own_mount.h"
+
+#define SLOW_SECONDS  10   /* a publish that takes longer is worth a line in the log */
+#define RETRY_SECONDS 2.0  /* when the store is full */
+#define MOUNT_SECONDS 0.02 /* while the mount is being made */
+#define METADATA      "metadata.json"
+#define PREVIEW       "preview.png"
+
+struct preview {
+    int64_t folder;
+    char job_id[ID_SIZE];
+    char path[512];
+    struct preview *next;
+};
+
+struct retry {
+    struct publication publication;
+    double due;
+    struct retry *next;
+};
+
+struct publisher {
+    struct fs *fs;
+    struct own_mount mount;
+    pthread_t thread, watchdog;
+    atomic_int tid;
+    pthread_mutex_t lock;
+    pthread_cond_t wake, watch;
+    bool woken, stop, watch_stop;
+    uint64_t preview_serial;
+    struct preview *previews; /* at most one a folder */
+    struct retry *retries;    /* the thread's own */
+
+    /* What is being published now. */
+    bool busy, taken;
+    double since;
+    int64_t slot_folder;
+    const char *slot_name;
+    struct publish_slot slot;
+    char working_on[ID_SIZE];
+};
+
+bool publisher_is_caller(struct fs *fs, const struct fuse_ctx *caller)
+{
+    /* The kernel puts the caller's thread id here, which no other process can have. */
+    return fs->publisher && caller->pid > 0 && caller->pid == atomic_load(&fs->publisher->tid);
+}
+
+bool publisher_slot(struct fs *fs, int64_t parent, const char *name, struct publish_slot *out)
+{
+    struct publisher *p = fs->publisher;
+    pthread_mutex_lock(&p->lock);
+    bool found = p->slot_name && p->slot_folder == parent && !strcmp(p->slot_name, name);
+    if (found) {
+        *out = p->slot;
+        p->taken = true;
+    }
+    pthread_mutex_unlock(&p->lock);
+    return found;
+}
+
+/* ---- one file ---- */
+
+struct file {
+    const char *name, *path, *origin;
+    uid_t uid;
+    gid_t gid;
+};
+
+static void slot_set(struct publisher *p, int64_t folder, const struct file *f)
+{
+    pthread_mutex_lock(&p->lock);
+    p->slot_folder = folder;
+    p->slot_name = f ? f->name : NULL;
+    p->taken = false;
+    if (f) {
+        p->slot = (struct publish_slot){.uid = f->uid, .gid = f->gid, .mode = S_IFREG | 0444};
+        strncpy(p->slot.path, f->path, sizeof p->slot.path - 1);
+        strncpy(p->slot.origin, f->origin, sizeof p->slot.origin - 1);
+    }
+    pthread_mutex_unlock(&p->lock);
+}
+
+static bool slot_taken(struct publisher *p)
+{
+    pthread_mutex_lock(&p->lock);
+    bool taken = p->taken;
+    pthread_mutex_unlock(&p->lock);
+    return taken;
+}
+
+/* A user's own file has the name of an artifact: it is kept as NAME~, or NAME.~1~ … */
+static int keep_users_file(int dir, const char *name)
+{
+    char kept[TREE_NAME_MAX + 1];
+    for (int i = 0; i < 100; i++) {
+        if (i == 0)
+            snprintf(kept, sizeof kept, "%s~", name);
+        else
+            snprintf(kept, sizeof kept, "%s.~%d~", name, i);
+        if (!renameat2(dir, name, dir, kept, RENAME_NOREPLACE)) {
+            log_info("%s was a user's file: kept as %s", name, kept);
+            return 0;
+        }
+        if (errno != EEXIST)
+            return -errno;
+    }
+    return -EEXIST;
+}
+
+/* Removes what bears the name of an artifact that is about to appear. */
+static int make_way(struct publisher *p, int dir, int64_t folder, const char *name)
+{
+    struct node n;
+    int r = tree_lookup(p->fs->tree, folder, name, &n);
+    if (r)
+        return r == -ENOENT ? 0 : r;
+    if (!n.artifact)
+        return keep_users_file(dir, name);
+    return unlinkat(dir, name, 0) && errno != ENOENT ? -errno : 0;
+}
+
+static int create(struct publisher *p, int dir, int64_t folder, const struct file *f)
+{
+    slot_set(p, folder, f);
+    AUTO_FD int fd =
+        openat(dir, f->name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0444);
+    int r = fd < 0 ? -errno : 0;
+    bool taken = slot_taken(p);
+    slot_set(p, 0, NULL);
+    if (r || taken)
+        return r;
+    /* An empty file was made as if by a user. */
+    unlinkat(dir, f->name, 0);
+    log_error("the mount does not recognise its own publisher (is it in another pid namespace?): "
+              "results cannot be delivered");
+    return -EPROTO;
+}
+
+static int publish_file(struct publisher *p, int dir, int64_t folder, const struct file *f)
+{
+    struct node n;
+    if (!tree_lookup(p->fs->tree, folder, f->name, &n) && n.artifact &&
+        !strcmp(n.origin, f->origin))
+        return 0; /* made visible before a crash */
+    int r = -EEXIST;
+    for (int i = 0; r == -EEXIST && i < 8; i++) {
+        r = make_way(p, dir, folder, f->name);
+        if (!r)
+            r = create(p, dir, folder, f);
+    }
+    return r;
+}
+
+/* ---- the files of a job ---- */
+
+static void remove_stale(struct publisher *p, int dir, int64_t folder, const char *name)
+{
+    struct node n;
+    if (!tree_lookup(p->fs->tree, folder, name, &n) && n.artifact)
+        unlinkat(dir, name, 0);
+}
+
+static int publish_files(struct publisher *p, int dir, const struct publication *b)
+{
+    for (int last = 0; last < 2; last++) {
+        for (int i = 0; i < b->count; i++) {
+            struct publication_file *file = &b->files[i];
+            if (!strcmp(file->name, METADATA) != last)
+                continue;
+            struct file f = {file->name, file->path, b->id, b->uid, b->gid};
+            int r = publish_file(p, dir, b->folder, &f);
+            if (r)
+                return r;
+        }
+        if (last)
+            break;
+        for (int i = 0; i < b->stale_count; i++)
+            remove_stale(p, dir, b->folder, b->stale[i]);
+        remove_stale(p, dir, b->folder, PREVIEW);
+    }
+    return 0;
+}
+
+static int publish(struct publisher *p, const struct publication *b)
+{
+    AUTO_FD int dir = own_mount_open(&p->mount, p->fs, b->folder);
+    int r = dir < 0 ? dir : publish_files(p, dir, b);
+    /* The folder was removed while its files appeared. */
+    struct node n;
+    if (r && r != -ENOTCONN && (tree_get(p->fs->tree, b->folder, &n) || !n.parent))
+        return -ENOENT;
+    return r == -ENOTDIR || r == -ESTALE ? -ENOENT : r == -ECONNABORTED ? -ENOTCONN : r;
+}
+
+static void begin(struct publisher *p, const char *id)
+{
+    pthread_mutex_lock(&p->lock);
+    p->busy = true;
+    p->since = clock_seconds();
+    memcpy(p->working_on, id, ID_SIZE);
+    pthread_cond_signal(&p->watch);
+    pthread_mutex_unlock(&p->lock);
+}
+
+static void end(struct publisher *p)
+{
+    pthread_mutex_lock(&p->lock);
+    p->busy = false;
+    pthread_mutex_unlock(&p->lock);
+}
+
+/* Later, when there may be room or the mount answers again. Takes the publication over. */
+static void postpone(struct publisher *p, struct publication *b, double seconds)
+{
+    struct retry *again = malloc(sizeof *again);
+    if (!again) {
+        log_write(LOG_LEVEL_ERROR, b->id, "no memory; delivered at the next start");
+        publication_free(b);
+        return;
+    }
+    *again = (struct retry){*b, clock_seconds() + seconds, NULL};
+    struct retry **at = &p->retries;
+    while (*at)
+        at = &(*at)->next;
+    *at = again;
+}
+
+static bool worth_retrying(int r)
+{
+    return r == -ENOSPC || r == -EDQUOT || r == -ENOMEM || r == -EMFILE || r == -ENFILE ||
+           r == -EINTR || r == -EAGAIN;
+}
+
+static void drop_preview(struct publisher *p, int64_t folder)
+{
+    pthread_mutex_lock(&p->lock);
+    for (struct preview **at = &p->previews; *at; at = &(*at)->next)
+        if ((*at)->folder == folder) {
+            struct preview *old = *at;
+            *at = old->next;
+            unlink(old->path);
+            free(old);
+            break;
+        }
+    pthread_mutex_unlock(&p->lock);
+}
+
+/* False when the mount is gone. Takes the publication over. */
+static bool deliver(struct publisher *p, struct publication *b, bool again)
+{
+    drop_preview(p, b->folder);
+    begin(p, b->id);
+    int r = publish(p, b);
+    end(p);
+    if (r == -ENOTCONN) {
+        log_write(LOG_LEVEL_INFO, b->id, "the mount is gone; delivered at the next start");
+        publication_free(b);
+        return false;
+    }
+    if (worth_retrying(r)) {
+        if (!again && r != -EAGAIN)
+            log_write(LOG_LEVEL_ERROR, b->id,
+                      "cannot deliver the results: %s; trying again every %g s", strerror(-r),
+                      RETRY_SECONDS);
+        postpone(p, b, r == -EAGAIN ? MOUNT_SECONDS : RETRY_SECONDS);
+        return true;
+    }
+    if (r && r != -ENOENT)
+        log_write(LOG_LEVEL_ERROR, b->id, "cannot deliver into the job folder: %s%s", strerror(-r),
+                  (r == -EACCES || r == -EPERM) && geteuid() != 0
+                      ? " (omnifs does not run as root, and the folder's owner does not let it "
+                        "write: chmod the folder, or mount as that user or as root)"
+                      : "");
+    jobs_published(p->fs->jobs, b->id, r);
+    publication_free(b);
+    return true;
+}
+
+/* ---- previews ---- */
+
+void publisher_preview(struct fs *fs, int64_t folder, const char *job_id, const char *path)
+{
+    struct publisher *p = fs->publisher;
+    struct preview *new = p ? calloc(1, sizeof *new) : NULL;
+    if (!new) {
+        unlink(path);
+        return;
+    }
+    new->folder = folder;
+    strncpy(new->job_id, job_id, sizeof new->job_id - 1);
+    pthread_mutex_lock(&p->lock);
+    /* Taken by another name at once: the worker writes the next one to the same path. */
+    int n = snprintf(new->path, sizeof new->path, "%s.%llu", path,
+                     (unsigned long long)++p->preview_serial);
+    bool ok = !p->stop && n < (int)sizeof new->path && !rename(path, new->path);
+    if (ok) {
+        struct preview **at = &p->previews;
+        while (*at && (*at)->folder != folder)
+            at = &(*at)->next;
+        if (*at) { /* the one before was not shown in time */
+            struct preview *old = *at;
+            *at = old->next;
+            unlink(old->path);
+            free(old);
+        }
+        new->next = p->previews;
+        p->previews = new;
+        p->woken = true;
+        pthread_cond_signal(&p->wake);
+    }
+    pthread_mutex_unlock(&p->lock);
+    if (!ok) {
+        unlink(path);
+        free(new);
+    }
+}
+
+static void show_preview(struct publisher *p, struct preview *w)
+{
+    struct job_view v;
+    if (!jobs_view(p->fs->jobs, w->folder, &v) && !strcmp(v.id, w->job_id) &&
+        v.state == JOB_RUNNING) {
+        struct node n;
+        struct file f = {PREVIEW, w->path, "", v.uid, 0};
+        begin(p, w->job_id);
+        AUTO_FD int dir = own_mount_open(&p->mount, p->fs, w->folder);
+        if (dir >= 0 && !tree_get(p->fs->tree, w->folder, &n)) {
+            f.gid = n.st.st_gid;
+            publish_file(p, dir, w->folder, &f);
+        }
+        end(p);
+    }
+    unlink(w->path);
+}
+
+/* ---- the thread ---- */
+
+static struct preview *take_preview(struct publisher *p)
+{
+    pthread_mutex_lock(&p->lock);
+    struct preview *w = p->previews;
+    if (w)
+        p->previews = w->next;
+    pthread_mutex_unlock(&p->lock);
+    return w;
+}
+
+static bool take_retry(struct publisher *p, struct publication *out)
+{
+    struct retry *first = p->retries;
+    if (!first || first->due > clock_seconds())
+        return false;
+    *out = first->publication;
+    p->retries = first->next;
+    free(first);
+    return true;
+}
+
+/* Results before previews. False when the mount is gone. */
+static bool work(struct publisher *p)
+{
+    struct publication b;
+    for (;;) {
+        bool again = take_retry(p, &b);
+        if (again || jobs_next_publication(p->fs->jobs, &b)) {
+            if (!deliver(p, &b, again))
+                return false;
+            continue;
+        }
+        struct preview *w = take_preview(p);
+        if (!w)
+            return true;
+        show_preview(p, w);
+        free(w);
+    }
+}
+
+static struct timespec timespec_at(double seconds)
+{
+    struct timespec t = {.tv_sec = (time_t)seconds};
+    t.tv_nsec = (long)((seconds - (double)t.tv_sec) * 1e9);
+    return t;
+}
+
+static void *run(void *arg)
+{
+    struct publisher *p = arg;
+    atomic_store(&p->tid, gettid());
+    bool connected = true, stop = false;
+    while (connected && !stop) {
+        pthread_mutex_lock(&p->lock);
+        while (!p->woken && !p->stop && !(p->retries && p->retries->due <= clock_seconds())) {
+            if (p->retries) {
+                struct timespec due = timespec_at(p->retries->due);
+                pthread_cond_timedwait(&p->wake, &p->lock, &due);
+            } else {
+                pthread_cond_wait(&p->wake, &p->lock);
+            }
+        }
+        p->woken = false;
+        stop = p->stop;
+        pthread_mutex_unlock(&p->lock);
+        connected = work(p); /* once more after stop: what is finished is delivered */
+    }
+    return NULL;
+}
+
+/* A publish can be slow because the kernel holds the folder (a huge listing, a stuck client): say
+ * so, since from outside the job seems to hang in `publishing`. */
+static void *watch(void *arg)
+{
+    struct publisher *p = arg;
+    pthread_mutex_lock(&p->lock);
+    while (!p->watch_stop) {
+        if (!p->busy) {
+            pthread_cond_wait(&p->watch, &p->lock);
+            continue;
+        }
+        double since = p->since;
+        struct timespec late = timespec_at(since + SLOW_SECONDS);
+        int r = pthread_cond_timedwait(&p->watch, &p->lock, &late);
+        if (r == ETIMEDOUT && p->busy && p->since == since) {
+            log_write(LOG_LEVEL_WARN, p->working_on,
+                      "publishing takes more than %d s: something holds the job folder",
+                      SLOW_SECONDS);
+            p->since = clock_seconds(); /* and again after as long */
+        }
+    }
+    pthread_mutex_unlock(&p->lock);
+    return NULL;
+}
+
+static void destroy(struct publisher *p)
+{
+    for (struct preview *w; (w = p->previews);) {
+        p->previews = w->next;
+        unlink(w->path);
+        free(w);
+    }
+    for (struct retry *r; (r = p->retries);) {
+        p->retries = r->next;
+        publication_free(&r->publication);
+        free(r);
+    }
+    pthread_cond_destroy(&p->wake);
+    pthread_cond_destroy(&p->watch);
+    pthread_mutex_destroy(&p->lock);
+    free(p);
+}
+
+static void stop_watchdog(struct publisher *p)
+{
+    pthread_mutex_lock(&p->lock);
+    p->watch_stop = true;
+    pthread_cond_signal(&p->watch);
+    pthread_mutex_unlock(&p->lock);
+    pthread_join(p->watchdog, NULL);
+}
+
+int publisher_new(struct fs *fs, const char *mountpoint)
+{
+    struct publisher *p = calloc(1, sizeof *p);
+    if (!p)
+        return -ENOMEM;
+    p->fs = fs;
+    p->mount.path = mountpoint;
+    p->woken = true; /* a crash may have left results to deliver */
+    pthread_mutex_init(&p->lock, NULL);
+    pthread_condattr_t a;
+    pthread_condattr_init(&a);
+    pthread_condattr_setclock(&a, CLOCK_MONOTONIC);
+    pthread_cond_init(&p->wake, &a);
+    pthread_cond_init(&p->watch, &a);
+    pthread_condattr_destroy(&a);
+    fs->publisher = p;
+    int r = pthread_create(&p->watchdog, NULL, watch, p);
+    if (!r) {
+        r = pthread_create(&p->thread, NULL, run, p);
+        if (r)
+            stop_watchdog(p);
+    }
+    if (r) {
+        fs->publisher = NULL;
+        destroy(p);
+    }
+    return -r;
+}
+
+void publisher_wake(struct fs *fs)
+{
+    struct publisher *p = fs->publisher;
+    if (!p)
+        return;
+    pthread_mutex_lock(&p->lock);
+    p->woken = true;
+    pthread_cond_signal(&p->wake);
+    pthread_mutex_unlock(&p->lock);
+}
+
+void publisher_stop(struct fs *fs)
+{
+    struct publisher *p = fs->publisher;
+    if (!p)
+        return;
+    pthread_mutex_lock(&p->lock);
+    bool first = !p->stop;
+    p->stop = true;
+    pthread_cond_signal(&p->wake);
+    pthread_mutex_unlock(&p->lock);
+    if (first) {
+        pthread_join(p->thread, NULL);
+        stop_watchdog(p);
+        atomic_store(&p->tid, 0); /* the kernel may give the id to someone else */
+    }
+}
+
+void publisher_free(struct fs *fs)
+{
+    struct publisher *p = fs->publisher;
+    if (!p)
+        return;
+    publisher_stop(fs);
+    fs->publisher = NULL;
+    destroy(p);
+}
