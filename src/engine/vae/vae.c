@@ -5,11 +5,12 @@
 
 #include "base/cleanup.h"
 
-static const struct vae_kind *const kinds[] = {&autoencoder_tiny};
+static const struct vae_kind *const kinds[] = {&autoencoder_tiny, &autoencoder_kl,
+                                               &autoencoder_kl_flux2};
 
 int vae_load(struct part *p, struct vae *v, struct err *e)
 {
-    *v = (struct vae){0};
+    *v = (struct vae){.scaling = 1};
     for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
         if (strcmp(kinds[i]->class_name, p->class_name) == 0)
             v->kind = kinds[i];
@@ -30,6 +31,12 @@ void vae_free(struct vae *v)
 }
 
 struct tensor *vae_encode(const struct vae *v, struct ops *o, const struct tensor *pixels)
+{
+    struct tensor *z = v->kind->encode(v->state, o, pixels);
+    return v->kind->distribution ? op_slice(o, z, -1, 0, v->channels) : z;
+}
+
+struct tensor *vae_encode_moments(const struct vae *v, struct ops *o, const struct tensor *pixels)
 {
     return v->kind->encode(v->state, o, pixels);
 }

@@ -1,0 +1,357 @@
+/* AutoencoderKL and AutoencoderKLFlux2: the autoencoder of latent diffusion. Residual blocks with
+ * group norm, one attention in the middle, halving on the way in, doubling on the way out.
+ * Sources: huggingface/diffusers, models/autoencoders/autoencoder_kl.py, autoencoder_kl_flux2.py,
+ * vae.py.
+ *
+ * At a picture's full size a feature map is hundreds of megabytes, so a block keeps only its input
+ * and one result: a norm is written where it will be read and freed at once. */
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "engine/vae/vae.h"
+
+#define MAX_LEVELS 8
+#define MAX_LAYERS 8
+#define NORM_EPS   1e-6f /* of every norm inside, whatever the config's norm_eps is for others */
+
+struct affine {
+    struct tensor *w, *b; /* [C] */
+};
+struct filter {
+    struct tensor *w, *b; /* [out, in, k, k], [out]; NULL w: not there */
+};
+
+struct resnet {
+    struct affine norm1, norm2;
+    struct filter conv1, conv2;
+    struct filter shortcut; /* 1x1, where the width changes */
+};
+
+struct attention_block {
+    struct affine norm;
+    struct tensor *w[4], *b[4]; /* q, k, v, out: [C, C], [C] */
+};
+
+struct middle {
+    struct resnet resnets[2];
+    struct attention_block attention;
+    bool has_attention;
+};
+
+/* One resolution: its residual blocks and, but for the last, the change of size after them. */
+struct level {
+    struct resnet resnets[MAX_LAYERS];
+    int count;
+    struct filter resample;
+};
+
+struct half {
+    struct filter conv_in, conv_out;
+    struct level levels[MAX_LEVELS];
+    int level_count;
+    struct middle middle;
+    struct affine norm_out;
+};
+
+struct kl {
+    int groups, channels;
+    struct half encoder, decoder;
+    bool has_encoder;
+    struct filter quant, post_quant; /* 1x1 on moments and on latents; optional */
+};
+
+/* What config.json says about both halves. */
+struct kl_config {
+    int levels, layers, latent, pixels;
+    int encoder_width[MAX_LEVELS], decoder_width[MAX_LEVELS];
+    bool quant, post_quant, attention;
+};
+
+static const int same[4] = {1, 1, 1, 1}, none[4] = {0, 0, 0, 0};
+static const int right_and_bottom[4] = {0, 1, 0, 1}; /* the encoder pads where the filter ends */
+
+/* ---- loading ---- */
+
+static struct affine load_affine(struct weight_loader *l, int width, const char *name)
+{
+    return (struct affine){weight(l, SHAPE(width), "%s.weight", name),
+                           weight(l, SHAPE(width), "%s.bias", name)};
+}
+
+static struct filter load_filter(struct weight_loader *l, int out, int in, int k, const char *name)
+{
+    return (struct filter){weight(l, SHAPE(out, in, k, k), "%s.weight", name),
+                           weight(l, SHAPE(out), "%s.bias", name)};
+}
+
+static void load_resnet(struct weight_loader *l, struct resnet *r, int in, int out,
+                        const char *name)
+{
+    char part[160];
+#define PART(suffix) (snprintf(part, sizeof part, "%s." suffix, name), part)
+    r->norm1 = load_affine(l, in, PART("norm1"));
+    r->conv1 = load_filter(l, out, in, 3, PART("conv1"));
+    r->norm2 = load_affine(l, out, PART("norm2"));
+    r->conv2 = load_filter(l, out, out, 3, PART("conv2"));
+    if (in != out)
+        r->shortcut = load_filter(l, out, in, 1, PART("conv_shortcut"));
+#undef PART
+}
+
+/* Old files call the projections query, key, value, proj_attn. */
+static void load_attention(struct weight_loader *l, struct attention_block *a, int width,
+                           const char *name)
+{
+    static const char *const names[4] = {"to_q", "to_k", "to_v", "to_out.0"};
+    static const char *const old[4] = {"query", "key", "value", "proj_attn"};
+    char part[160];
+    snprintf(part, sizeof part, "%s.group_norm", name);
+    a->norm = load_affine(l, width, part);
+    for (int i = 0; i < 4; i++) {
+        a->w[i] = weight_optional(l, SHAPE(width, width), "%s.%s.weight", name, old[i]);
+        const char *word = a->w[i] ? old[i] : names[i];
+        if (!a->w[i])
+            a->w[i] = weight(l, SHAPE(width, width), "%s.%s.weight", name, word);
+        a->b[i] = weight(l, SHAPE(width), "%s.%s.bias", name, word);
+    }
+}
+
+static void load_middle(struct weight_loader *l, struct middle *m, int width, bool attention,
+                        const char *half)
+{
+    char name[160];
+    for (int i = 0; i < 2; i++) {
+        snprintf(name, sizeof name, "%s.mid_block.resnets.%d", half, i);
+        load_resnet(l, &m->resnets[i], width, width, name);
+    }
+    m->has_attention = attention;
+    if (attention) {
+        snprintf(name, sizeof name, "%s.mid_block.attentions.0", half);
+        load_attention(l, &m->attention, width, name);
+    }
+}
+
+static void load_level(struct weight_loader *l, struct level *y, int in, int out, int count,
+                       const char *prefix, const char *resample)
+{
+    char name[160];
+    y->count = count;
+    for (int i = 0; i < count; i++) {
+        snprintf(name, sizeof name, "%s.resnets.%d", prefix, i);
+        load_resnet(l, &y->resnets[i], i ? out : in, out, name);
+    }
+    if (resample) {
+        snprintf(name, sizeof name, "%s.%s.0.conv", prefix, resample);
+        y->resample = load_filter(l, out, out, 3, name);
+    }
+}
+
+static void load_encoder(struct weight_loader *l, const struct kl_config *c, struct half *h)
+{
+    const int *width = c->encoder_width;
+    int last = c->levels - 1;
+    char name[160];
+    h->level_count = c->levels;
+    h->conv_in = load_filter(l, width[0], c->pixels, 3, "encoder.conv_in");
+    for (int i = 0; i <= last; i++) {
+        snprintf(name, sizeof name, "encoder.down_blocks.%d", i);
+        load_level(l, &h->levels[i], width[i ? i - 1 : 0], width[i], c->layers, name,
+                   i < last ? "downsamplers" : NULL);
+    }
+    load_middle(l, &h->middle, width[last], c->attention, "encoder");
+    h->norm_out = load_affine(l, width[last], "encoder.conv_norm_out");
+    h->conv_out = load_filter(l, 2 * c->latent, width[last], 3, "encoder.conv_out");
+}
+
+static void load_decoder(struct weight_loader *l, const struct kl_config *c, struct half *h)
+{
+    const int *width = c->decoder_width;
+    int last = c->levels - 1;
+    char name[160];
+    h->level_count = c->levels;
+    h->conv_in = load_filter(l, width[last], c->latent, 3, "decoder.conv_in");
+    load_middle(l, &h->middle, width[last], c->attention, "decoder");
+    for (int i = 0; i <= last; i++) { /* from the deepest, widest level outwards */
+        snprintf(name, sizeof name, "decoder.up_blocks.%d", i);
+        load_level(l, &h->levels[i], width[i ? last - i + 1 : last], width[last - i], c->layers + 1,
+                   name, i < last ? "upsamplers" : NULL);
+    }
+    h->norm_out = load_affine(l, width[0], "decoder.conv_norm_out");
+    h->conv_out = load_filter(l, c->pixels, width[0], 3, "decoder.conv_out");
+}
+
+static void read_widths(struct config *c, const char *key, int levels, int *width)
+{
+    for (int i = 0; i < levels; i++)
+        width[i] = (int)config_int_at(c, key, i, 1, 16384);
+}
+
+static int kl_read(struct part *p, struct kl *k, struct kl_config *kc, struct vae *v, struct err *e)
+{
+    struct config *c = p->config;
+    kc->levels = config_length(c, "block_out_channels");
+    if (kc->levels < 1 || kc->levels > MAX_LEVELS)
+        return err_set(e, -EINVAL, "%s: block_out_channels must list 1 to %d widths",
+                       config_path(c), MAX_LEVELS);
+    bool own = config_length(c, "decoder_block_out_channels") == kc->levels;
+    read_widths(c, "block_out_channels", kc->levels, kc->encoder_width);
+    read_widths(c, own ? "decoder_block_out_channels" : "block_out_channels", kc->levels,
+                kc->decoder_width);
+    kc->layers = (int)config_int(c, "layers_per_block", 1, 1, MAX_LAYERS - 1);
+    kc->latent = (int)config_int(c, "latent_channels", 4, 1, 4096);
+    kc->pixels = (int)config_int(c, "in_channels", 3, 3, 3);
+    kc->quant = config_bool(c, "use_quant_conv", true);
+    kc->post_quant = config_bool(c, "use_post_quant_conv", true);
+    kc->attention = config_bool(c, "mid_block_add_attention", true);
+    k->groups = (int)config_int(c, "norm_num_groups", 32, 1, 4096);
+    v->scaling = config_float(c, "scaling_factor", 1, 1e-6, 1e6);
+    v->shift = config_float(c, "shift_factor", 0, -1e6, 1e6);
+    v->channels = k->channels = kc->latent;
+    v->factor = 1 << (kc->levels - 1);
+    return config_error(c, e);
+}
+
+static void kl_free(void *state)
+{
+    free(state);
+}
+
+static int kl_load(struct part *p, struct vae *v, struct err *e)
+{
+    struct kl_config c = {0};
+    struct kl *k = calloc(1, sizeof(*k));
+    if (!k)
+        return err_nomem(e);
+    v->state = k;
+    if (kl_read(p, k, &c, v, e) != 0)
+        return e->code;
+    struct weight_loader *l = &p->loader;
+    /* Files with the decoder alone exist and are enough to draw. */
+    k->has_encoder = weights_find(p->weights, "encoder.conv_in.weight") != NULL;
+    if (k->has_encoder) {
+        load_encoder(l, &c, &k->encoder);
+        if (c.quant)
+            k->quant = load_filter(l, 2 * c.latent, 2 * c.latent, 1, "quant_conv");
+    }
+    load_decoder(l, &c, &k->decoder);
+    if (c.post_quant)
+        k->post_quant = load_filter(l, c.latent, c.latent, 1, "post_quant_conv");
+    return l->err.code ? err_set(e, l->err.code, "%s", l->err.text) : 0;
+}
+
+/* ---- running ---- */
+
+static struct tensor *conv(struct ops *o, const struct filter *f, const struct tensor *x,
+                           int stride, const int pad[4])
+{
+    return op_conv2d(o, x, f->w, f->b, stride, pad, ACT_NONE);
+}
+
+static struct tensor *norm(const struct kl *k, struct ops *o, const struct affine *a,
+                           const struct tensor *x, enum activation act)
+{
+    return op_group_norm(o, x, k->groups, a->w, a->b, NORM_EPS, act);
+}
+
+/* Norm, SiLU and filter; the normed map is gone afterwards. */
+static struct tensor *norm_conv(const struct kl *k, struct ops *o, const struct affine *a,
+                                const struct filter *f, const struct tensor *x)
+{
+    ops_mark mark = ops_push(o);
+    return ops_pop_keep(o, mark, conv(o, f, norm(k, o, a, x, ACT_SILU), 1, same));
+}
+
+static struct tensor *run_resnet(const struct kl *k, struct ops *o, const struct resnet *r,
+                                 const struct tensor *x)
+{
+    ops_mark mark = ops_push(o);
+    struct tensor *h = norm_conv(k, o, &r->norm1, &r->conv1, x);
+    h = ops_pop_keep(o, mark, norm_conv(k, o, &r->norm2, &r->conv2, h));
+    ops_mark skip = ops_push(o);
+    op_add_to(o, h, r->shortcut.w ? conv(o, &r->shortcut, x, 1, none) : x);
+    ops_pop(o, skip);
+    return h;
+}
+
+static struct tensor *run_attention(const struct kl *k, struct ops *o,
+                                    const struct attention_block *a, struct tensor *x)
+{
+    if (ops_error(o, NULL) != 0)
+        return NULL;
+    int64_t b = tensor_dim(x, 0), n = tensor_dim(x, 1) * tensor_dim(x, 2), c = tensor_dim(x, 3);
+    struct attention_args args = {.scale = (float)(1 / sqrt((double)c))};
+    struct tensor *qkv[3], *h = op_reshape(o, norm(k, o, &a->norm, x, ACT_NONE), SHAPE(b, n, c));
+    for (int i = 0; i < 3; i++)
+        qkv[i] = op_reshape(o, op_linear(o, h, a->w[i], a->b[i], ACT_NONE), SHAPE(b, n, 1, c));
+    h = op_attention(o, qkv[0], qkv[1], qkv[2], &args);
+    h = op_linear(o, op_reshape(o, h, SHAPE(b, n, c)), a->w[3], a->b[3], ACT_NONE);
+    op_add_to(o, op_reshape(o, x, SHAPE(b, n, c)), h);
+    return x;
+}
+
+/* Each result takes the place of its input: a stack needs a block's room, not the sum. */
+static struct tensor *run_middle(const struct kl *k, struct ops *o, const struct middle *m,
+                                 ops_mark mark, struct tensor *x)
+{
+    x = ops_pop_keep(o, mark, run_resnet(k, o, &m->resnets[0], x));
+    if (m->has_attention)
+        x = ops_pop_keep(o, mark, run_attention(k, o, &m->attention, x));
+    return ops_pop_keep(o, mark, run_resnet(k, o, &m->resnets[1], x));
+}
+
+static struct tensor *run_level(const struct kl *k, struct ops *o, const struct level *y,
+                                ops_mark mark, struct tensor *x)
+{
+    for (int i = 0; i < y->count; i++)
+        x = ops_pop_keep(o, mark, run_resnet(k, o, &y->resnets[i], x));
+    return x;
+}
+
+static struct tensor *kl_encode(const void *state, struct ops *o, const struct tensor *pixels)
+{
+    const struct kl *k = state;
+    const struct half *h = &k->encoder;
+    if (!k->has_encoder)
+        ops_fail(o, -EINVAL, "this autoencoder has no encoder, so pictures cannot be read");
+    ops_mark mark = ops_push(o);
+    struct tensor *x = conv(o, &h->conv_in, pixels, 1, same);
+    for (int i = 0; i < h->level_count; i++) {
+        x = run_level(k, o, &h->levels[i], mark, x);
+        if (h->levels[i].resample.w)
+            x = ops_pop_keep(o, mark, conv(o, &h->levels[i].resample, x, 2, right_and_bottom));
+    }
+    x = run_middle(k, o, &h->middle, mark, x);
+    x = ops_pop_keep(o, mark, norm_conv(k, o, &h->norm_out, &h->conv_out, x));
+    return k->quant.w ? ops_pop_keep(o, mark, conv(o, &k->quant, x, 1, none)) : x;
+}
+
+static struct tensor *kl_decode(const void *state, struct ops *o, const struct tensor *latents)
+{
+    const struct kl *k = state;
+    const struct half *h = &k->decoder;
+    ops_mark mark = ops_push(o);
+    if (k->post_quant.w)
+        latents = conv(o, &k->post_quant, latents, 1, none);
+    struct tensor *x = ops_pop_keep(o, mark, conv(o, &h->conv_in, latents, 1, same));
+    x = run_middle(k, o, &h->middle, mark, x);
+    for (int i = 0; i < h->level_count; i++) {
+        x = run_level(k, o, &h->levels[i], mark, x);
+        if (h->levels[i].resample.w)
+            x = ops_pop_keep(
+                o, mark, conv(o, &h->levels[i].resample, op_upsample_nearest(o, x, 2), 1, same));
+    }
+    return ops_pop_keep(o, mark, norm_conv(k, o, &h->norm_out, &h->conv_out, x));
+}
+
+#define KL_KIND(symbol, name)                                                                      \
+    const struct vae_kind symbol = {.class_name = name,                                            \
+                                    .distribution = true,                                          \
+                                    .load = kl_load,                                               \
+                                    .free = kl_free,                                               \
+                                    .encode = kl_encode,                                           \
+                                    .decode = kl_decode}
+
+KL_KIND(autoencoder_kl, "AutoencoderKL");
+KL_KIND(autoencoder_kl_flux2, "AutoencoderKLFlux2");
