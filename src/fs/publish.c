@@ -186,7 +186,7 @@ static int publish_files(struct publisher *p, int dir, const struct publication 
     for (int last = 0; last < 2; last++) {
         for (int i = 0; i < b->count; i++) {
             struct publication_file *file = &b->files[i];
-            if (!strcmp(file->name, METADATA) != last)
+            if ((strcmp(file->name, METADATA) == 0) != last)
                 continue;
             struct file f = {file->name, file->path, b->id, b->uid, b->gid};
             int r = publish_file(p, dir, b->folder, &f);
