@@ -67,7 +67,10 @@ struct jobs_options {
 /* Opens the queue, recovers what a crash left, starts the workers (one a device). */
 int jobs_open(struct db *d, const struct jobs_options *o, struct jobs **out, struct err *e);
 /* Stops accepting; running jobs are finished within `seconds`, else cancelled inside and queued
- * again; joins workers. The face must still answer while this runs. */
+ * again; joins workers. The face must still answer while this runs. Views, publications and
+ * jobs_published work on, so that the face can deliver what is finished before jobs_close. */
+void jobs_stop(struct jobs *j, double seconds);
+/* jobs_stop if that was not done, then frees. */
 void jobs_close(struct jobs *j, double seconds);
 /* Reads registry.ini again; on error the old one stays in force. */
 int jobs_reload(struct jobs *j, struct err *e);
