@@ -74,6 +74,8 @@ struct registry {
  * /etc/omnifs/registry.ini, PREFIX/share/omnifs/registry.ini, the source tree's registry.ini. The
  * result has one reference. Errors name file and line. */
 int registry_load(const char *path, struct registry **out, struct err *e);
+/* The path that registry_load(NULL) would read; -ENOENT with the places that were searched. */
+int registry_find(char path[REGISTRY_PATH_SIZE], struct err *e);
 /* From memory; `where` for messages. */
 int registry_parse(const char *text, size_t size, const char *where, struct registry **out,
                    struct err *e);

@@ -121,6 +121,12 @@ struct request {
 struct registry;
 struct profile;
 
+/* "name:weight, name" into out[max]; a weight that is left out is 1. */
+int request_lora_parse(const char *text, struct request_lora *out, int max, int *count,
+                       struct err *e);
+/* The schedulers a request may name, NULL-terminated. */
+extern const char *const request_scheduler_names[];
+
 /* `where` is the file for messages. The request is request_free'd by the caller in any case. */
 int request_parse(const char *text, size_t size, const char *where, enum modality modality,
                   struct request *out, struct err *e);

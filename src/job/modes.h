@@ -1,0 +1,23 @@
+/* Modes: what each one draws from and which keys of a request it reads. */
+#ifndef OMNIFS_JOB_MODES_H
+#define OMNIFS_JOB_MODES_H
+
+#include "engine/omni.h"
+#include "job/request.h"
+
+struct mode_info {
+    enum modality modality;
+    bool draws;            /* with the model; false: files are converted */
+    bool clip;             /* makes frames */
+    bool supported;        /* by this build; the model is asked besides */
+    enum omni_mode engine; /* when `draws` */
+    uint32_t needs, may; /* bits 1 << KEY_…: must be given, may be given (besides keys of all) */
+};
+
+const struct mode_info *mode_info(enum job_mode m);
+/* The mode of a request that names none. */
+enum job_mode mode_default(const struct request *r);
+/* Keys whose use depends on the mode. */
+uint32_t mode_special_keys(void);
+
+#endif

@@ -1,0 +1,168 @@
+/* Where files of the installation lie: the registry, models, shared data. */
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/str.h"
+#include "job/registry.h"
+
+/* Folders of shared data, in order. */
+static const char *const prefixes[] = {"/usr/local/share/omnifs", "/usr/share/omnifs"};
+
+static bool join(char path[REGISTRY_PATH_SIZE], const char *folder, const char *name)
+{
+    int n = snprintf(path, REGISTRY_PATH_SIZE, "%s/%s", folder, name);
+    return n > 0 && n < REGISTRY_PATH_SIZE;
+}
+
+static bool exists(const char *path)
+{
+    return !access(path, R_OK);
+}
+
+/* The source tree that this program was built in: the nearest folder above the executable that
+ * holds both registry.ini and models/. */
+static bool source_tree(char out[REGISTRY_PATH_SIZE])
+{
+    ssize_t n = readlink("/proc/self/exe", out, REGISTRY_PATH_SIZE - 1);
+    if (n <= 0)
+        return false;
+    out[n] = '\0';
+    for (int up = 0; up < 5; up++) {
+        char *slash = strrchr(out, '/');
+        if (!slash || slash == out)
+            return false;
+        *slash = '\0';
+        char path[REGISTRY_PATH_SIZE], models[REGISTRY_PATH_SIZE];
+        if (join(path, out, "registry.ini") && exists(path) && join(models, out, "models") &&
+            exists(models))
+            return true;
+    }
+    return false;
+}
+
+/* $XDG_… or its default below the home folder. */
+static bool user_folder(const char *variable, const char *fallback, char out[REGISTRY_PATH_SIZE])
+{
+    const char *folder = getenv(variable), *home = getenv("HOME");
+    if (folder && *folder == '/')
+        return join(out, folder, "omnifs");
+    char base[REGISTRY_PATH_SIZE];
+    return home && *home == '/' && join(base, home, fallback) && join(out, base, "omnifs");
+}
+
+int registry_find(char path[REGISTRY_PATH_SIZE], struct err *e)
+{
+    const char *named = getenv("OMNIFS_REGISTRY");
+    if (named && *named) {
+        snprintf(path, REGISTRY_PATH_SIZE, "%s", named);
+        return 0; /* whether it is there or not: reading it will tell */
+    }
+    char folder[REGISTRY_PATH_SIZE];
+    if (user_folder("XDG_CONFIG_HOME", ".config", folder) && join(path, folder, "registry.ini") &&
+        exists(path))
+        return 0;
+    if (join(path, "/etc/omnifs", "registry.ini") && exists(path))
+        return 0;
+    for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
+        if (join(path, prefixes[i], "registry.ini") && exists(path))
+            return 0;
+    if (source_tree(folder) && join(path, folder, "registry.ini"))
+        return 0;
+    return err_set(e, -ENOENT,
+                   "no registry.ini was found in ~/.config/omnifs, /etc/omnifs, "
+                   "/usr/local/share/omnifs or /usr/share/omnifs; set OMNIFS_REGISTRY");
+}
+
+int share_find(const char *name, char path[REGISTRY_PATH_SIZE], struct err *e)
+{
+    char folder[REGISTRY_PATH_SIZE], share[REGISTRY_PATH_SIZE];
+    if (source_tree(folder) && join(share, folder, "share") && join(path, share, name) &&
+        exists(path))
+        return 0; /* a build in its tree uses what belongs to it */
+    for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
+        if (join(path, prefixes[i], name) && exists(path))
+            return 0;
+    return err_set(e, -ENOENT, "%s was not found in %s or %s; install omnifs completely", name,
+                   prefixes[0], prefixes[1]);
+}
+
+/* Calls each() for every place a model may be in, until it returns true. */
+static bool model_places(bool (*each)(void *ctx, const char *folder), void *ctx)
+{
+    const char *list = getenv("OMNIFS_MODELS");
+    char *copy = list ? strdup(list) : NULL, *rest = copy;
+    bool found = false;
+    for (char *item; !found && rest && (item = strsep(&rest, ":"));)
+        found = *item && each(ctx, item);
+    free(copy);
+    char folder[REGISTRY_PATH_SIZE], models[REGISTRY_PATH_SIZE];
+    if (!found && user_folder("XDG_DATA_HOME", ".local/share", folder) &&
+        join(models, folder, "models"))
+        found = each(ctx, models);
+    for (size_t i = 0; !found && i < sizeof prefixes / sizeof *prefixes; i++)
+        found = join(models, prefixes[i], "models") && each(ctx, models);
+    if (!found && source_tree(folder) && join(models, folder, "models"))
+        found = each(ctx, models);
+    return found;
+}
+
+struct model_search {
+    const char *name;
+    char *path;
+    struct str places;
+};
+
+static bool model_in(void *ctx, const char *folder)
+{
+    struct model_search *s = ctx;
+    str_addf(&s->places, "%s%s", s->places.len ? ", " : "", folder);
+    return join(s->path, folder, s->name) && exists(s->path);
+}
+
+int model_find(const char *name, char path[REGISTRY_PATH_SIZE], struct err *e)
+{
+    if (strchr(name, '/') && exists(name)) {
+        char *real = realpath(name, NULL);
+        int n = real ? snprintf(path, REGISTRY_PATH_SIZE, "%s", real) : -1;
+        free(real);
+        if (n > 0 && n < REGISTRY_PATH_SIZE)
+            return 0;
+    }
+    if (*name == '/')
+        return err_set(e, -ENOENT, "the model %s is not there", name);
+    if (!strcmp(name, ".") || strstr(name, ".."))
+        return err_set(e, -EINVAL, "\"%s\" is not the name of a model", name);
+    struct model_search s = {name, path, {0}};
+    int code = 0;
+    if (!model_places(model_in, &s))
+        code = err_set(e, -ENOENT,
+                       "the model %s is in none of %s; put it there or set "
+                       "OMNIFS_MODELS",
+                       name, str_cstr(&s.places));
+    str_free(&s.places);
+    return code;
+}
+
+struct folder_visit {
+    void (*each)(void *ctx, const char *folder);
+    void *ctx;
+};
+
+static bool visit_folder(void *ctx, const char *folder)
+{
+    struct folder_visit *v = ctx;
+    struct stat st;
+    if (!stat(folder, &st) && S_ISDIR(st.st_mode))
+        v->each(v->ctx, folder);
+    return false;
+}
+
+void model_search_path(void (*each)(void *ctx, const char *folder), void *ctx)
+{
+    struct folder_visit v = {each, ctx};
+    model_places(visit_folder, &v);
+}
