@@ -174,6 +174,7 @@ install: all
 	ln -sf ../bin/omnifs $(sbindir)/mount.fuse.omnifs
 	install -Dm644 registry.ini $(sharedir)/registry.ini
 	for f in $(model_files); do install -Dm644 $$f $(sharedir)/$$f; done
+	for f in share/safety/*; do install -Dm644 $$f $(sharedir)/safety/$${f##*/}; done
 	for f in $(man_pages); do install -Dm644 $$f $(mandir)/man$${f##*.}/$${f##*/}; done
 	install -d $(unitdir)/system $(unitdir)/user
 	$(fill) share/systemd/omnifs@.service >$(unitdir)/system/omnifs@.service

@@ -160,16 +160,6 @@ static int verify(const char *path, bool json)
     return CLI_DONE;
 }
 
-/* A folder that exists is meant as such; other words are looked for on the search path. */
-static int find(const char *word, char path[REGISTRY_PATH_SIZE], struct err *e)
-{
-    if (!strchr(word, '/') || access(word, F_OK))
-        return model_find(word, path, e);
-    if (snprintf(path, REGISTRY_PATH_SIZE, "%s", word) >= REGISTRY_PATH_SIZE)
-        return err_set(e, -ENAMETOOLONG, "the path is too long");
-    return 0;
-}
-
 int cmd_models(int argc, char **argv)
 {
     bool json = false;
@@ -194,7 +184,7 @@ int cmd_models(int argc, char **argv)
         return cli_fail(NAME, CLI_USAGE, "%s needs a model: %s %s MODEL", verb, NAME, verb);
     char path[REGISTRY_PATH_SIZE];
     struct err e = {0};
-    if (find(words.words[1], path, &e))
+    if (model_find(words.words[1], path, &e))
         return cli_fail(NAME, CLI_FAILED, "%s", e.text);
     return inspecting ? inspect(path, json) : verify(path, json);
 }

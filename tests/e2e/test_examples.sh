@@ -1,0 +1,74 @@
+#!/bin/bash
+# Every example runs as it is.
+. tests/support/tap.sh
+
+# draws FILE TYPE COMMAND …: the command succeeds and FILE is of that type (as file(1) would say).
+draws() {
+    local file=$1 magic=$2
+    shift 2
+    "$@" || return 1
+    [ -s "$file" ] || { echo "$file is missing"; return 1; }
+    head -c 16 "$file" | tr -d '\0' | grep -aq "$magic" || { echo "$file is no $magic"; return 1; }
+}
+
+# draws_folder FOLDER RESULT MAGIC: without a mount.
+draws_folder() {
+    local out=$SCRATCH/run/$1
+    draws "$out/$2" "$3" "$OMNIFS" run -q "examples/$1/prompt.ini" -o "$out"
+}
+
+it "image/apple draws a PNG" draws_folder image/apple image.png PNG
+it "image/four-stars draws four" draws_folder image/four-stars image-4.png PNG
+it "image/from-picture starts from a picture" draws_folder image/from-picture image.png PNG
+it "image/repair draws inside of a mask" draws_folder image/repair image.png PNG
+it "video/sailboat draws an MP4" draws_folder video/sailboat video.mp4 ftyp
+it "video/from-picture draws a WebM" draws_folder video/from-picture video.webm $'\x1a'
+it "gif/star draws a GIF" draws_folder gif/star animation.gif GIF89a
+
+it "the Makefile draws every prompt" draws "$SCRATCH/make/tree.png" PNG \
+    make -s -C examples/make OMNIFS="$OMNIFS" OUT="$SCRATCH/make"
+nothing_to_do() {
+    make -q -C examples/make OMNIFS="$OMNIFS" OUT="$SCRATCH/make"
+}
+it "the Makefile does nothing the second time" nothing_to_do
+
+# The library: against an installation, as a stranger would build it.
+builds_against_the_library() {
+    make -s BUILD="$BUILD" SANITIZE="${SANITIZE:-}" install DESTDIR="$SCRATCH/root" PREFIX=/usr || return 1
+    local flags
+    flags=$(PKG_CONFIG_PATH=$SCRATCH/root/usr/lib/pkgconfig PKG_CONFIG_SYSROOT_DIR=$SCRATCH/root \
+        pkg-config --define-variable=prefix="$SCRATCH/root/usr" --cflags --libs omni |
+        sed "s|$SCRATCH/root$SCRATCH/root|$SCRATCH/root|g; s|-I$SCRATCH/root/usr/include/\(glib\|x86\)|-I/usr/include/\1|g")
+    # shellcheck disable=SC2086 # a list of flags
+    cc examples/library/draw.c ${SANITIZE:+-fsanitize=$SANITIZE} $flags -o "$SCRATCH/draw"
+}
+it "draw.c builds against the installed library" builds_against_the_library
+it "draw.c draws" draws "$SCRATCH/apple.ppm" 'P6 ' \
+    "$SCRATCH/draw" models/omni-mini "a red apple, 3d render" "$SCRATCH/apple.ppm"
+
+mnt=$SCRATCH/mnt
+it "a mount answers" mount_at "$mnt"
+it "list-of-prompts.sh draws a list" draws "$mnt/image/a-slice-of-pizza/image.png" PNG \
+    examples/list-of-prompts.sh "$mnt" examples/prompts.txt size=128x128 steps=4 seed=1
+
+collects() {
+    examples/collect-results.sh "$mnt/image" "$SCRATCH/collected" 1 >"$SCRATCH/collect.log" 2>&1 &
+    local watcher=$!
+    sleep 1 # inotifywait has set its watches
+    mkdir "$mnt/image/late"
+    sleep 0.3 # … and has seen the new folder
+    printf 'prompt = a yellow star\nsize = 128x128\nsteps = 2\n' >"$mnt/image/late/prompt.ini"
+    local tries=0
+    while kill -0 $watcher 2>/dev/null && [ $((tries += 1)) -lt 300 ]; do sleep 0.2; done
+    kill $watcher 2>/dev/null
+    wait $watcher 2>/dev/null
+    [ -s "$SCRATCH/collected/late-image.png" ] && [ -s "$SCRATCH/collected/late.json" ]
+}
+it "collect-results.sh copies what appears" collects
+
+copied_folder_runs() {
+    cp -r examples/image/from-picture "$mnt/image/copied" && cat "$mnt/image/copied/wait" | grep -qx done
+}
+it "a copied example folder is a job" copied_folder_runs
+
+done_testing
