@@ -1,7 +1,9 @@
 /* The FUSE face: what its files share.
  *
  *     session.c   mount, INIT, passthrough, the loop
+ *     passthrough.c  artifacts read by the kernel straight from the store
  *     ops_*.c     POSIX operations on the tree (lookup … rename, files, xattrs)
+ *     handles.c   what the kernel holds: lookup counts, open files, sizes being written
  *     virtual.c   status, log, wait, cancel, .omnifs/: files whose text is made when opened
  *     trigger.c   when is a folder submitted: events, debounce
  *     publish.c   finished artifacts appear through the mount itself, so that inotify fires
@@ -39,6 +41,8 @@ struct fs {
     struct trigger *trigger;
     struct publisher *publisher;
     struct handles *handles; /* lookup counts and open counts by node id */
+    struct passthrough *passthrough;
+    const char *mountpoint; /* while fs_serve runs */
     struct virtuals *virtuals;
     atomic_bool stopping;
 };
@@ -62,7 +66,7 @@ static inline bool fs_is_virtual(int64_t id)
 {
     return (id & VIRTUAL_BIT) || (id >= FS_OMNIFS_DIR && id < TREE_FIRST_ID);
 }
-/* A folder directly inside a modality folder whose name does not begin with '.'. */
+/* A folder directly inside a modality folder whose name does not begin with '.'. (ids.c) */
 bool fs_is_job_folder(const struct node *n);
 bool fs_modality_of(int64_t parent, enum modality *out);
 
@@ -114,7 +118,8 @@ bool trigger_pending(struct fs *fs, int64_t folder, bool *armed);
 
 /* ---- publish.c ---- */
 
-int publisher_new(struct fs *fs, const char *mountpoint);
+int publisher_new(struct fs *fs, const char *mountpoint); /* before jobs_open */
+int publisher_start(struct fs *fs);                       /* when the mount answers */
 /* Delivers what is finished, then ends the thread; while the loop and jobs still work. */
 void publisher_stop(struct fs *fs);
 void publisher_free(struct fs *fs); /* after the loop has ended */
@@ -136,15 +141,21 @@ bool publisher_slot(struct fs *fs, int64_t parent, const char *name, struct publ
 /* ---- session.c ---- */
 
 struct fs_mount {
-    const char *mountpoint;
+    const char *mountpoint;   /* absolute */
     const char *source;       /* shown as fsname */
-    struct fuse_args *args;   /* what libfuse should see */
+    struct fuse_args *args;   /* what libfuse should see besides; fs_serve adds default_permissions,
+                                 fsname, subtype and (by its option) allow_other */
     void (*ready)(void *ctx); /* the mount answers */
+    void (*ended)(
+        void *ctx); /* the loop has ended, the session is not yet destroyed; may be NULL */
     void *ctx;
 };
-/* Mounts, serves until unmounted or fs_stop(), cleans up. 0 or negative errno. */
+/* Mounts, serves until unmounted or fs_stop(), cleans up. 0 or negative errno. Needs fs->tree,
+ * jobs and options; trigger, publisher and virtuals may come and go while it runs, except that
+ * virtuals must outlive it. */
 int fs_serve(struct fs *fs, const struct fs_mount *m, struct err *e);
-/* From a normal thread (not a signal handler): ends the loop. */
+/* From a normal thread (not a signal handler), while fs_serve runs: ends the loop; files that users
+ * have open give errors from then on. */
 void fs_stop(struct fs *fs);
 extern const struct fuse_lowlevel_ops fs_operations;
 
