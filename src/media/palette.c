@@ -12,9 +12,9 @@ static const int weights[3] = {2, 4, 3};
 
 /* ---- making ---- */
 
-enum { CELL_COUNT = 1 << 16, MEANS_ROUNDS = 6 };
+enum { TABLE_SIZE = 1 << 16, CELLS_MOST = TABLE_SIZE / 2, MEANS_ROUNDS = 6 };
 
-/* Pixels of nearly one colour (equal in their first 5, 6 and 5 bits). */
+/* Pixels of one colour, or, where there are too many colours, of nearly one. */
 struct cell {
     float at[3];  /* mean colour, each channel times the root of its weight */
     float weight; /* how many pixels */
@@ -27,55 +27,63 @@ struct box {
     int axis;     /* where most of the error is */
 };
 
-/* All colours when there are at most `most`; false otherwise. Open addressing, never over half. */
-static bool find_exact(const uint8_t *rgb, size_t pixels, int most, struct palette *out)
+struct sum {
+    uint64_t rgb[3], count;
+    uint32_t key; /* colour without its last bits */
+};
+
+/* The slot of `key` in a table (open addressing, never over half full). */
+static struct sum *find_slot(struct sum *table, uint32_t key)
 {
-    uint32_t table[1024] = {0}; /* colour + 1 */
-    uint32_t last = 0;
-    out->colours = 0;
+    size_t slot = key * 2654435761u >> 16;
+    while (table[slot].count && table[slot].key != key)
+        slot = (slot + 1) % TABLE_SIZE;
+    return &table[slot];
+}
+
+/* Sums the pixels whose colours are equal but for their last `drop` bits a channel; false when
+ * these are more than CELLS_MOST. */
+static bool sum_pixels(const uint8_t *rgb, size_t pixels, int drop, struct sum *table)
+{
+    uint32_t mask = 0xFFu >> drop << drop;
+    size_t used = 0;
+    mask |= mask << 8 | mask << 16;
+    memset(table, 0, TABLE_SIZE * sizeof *table);
     for (size_t i = 0; i < pixels; i++, rgb += 3) {
-        uint32_t key = ((uint32_t)rgb[0] << 16 | (uint32_t)rgb[1] << 8 | rgb[2]) + 1;
-        if (key == last)
-            continue;
-        last = key;
-        size_t slot = key * 2654435761u >> 22;
-        while (table[slot] && table[slot] != key)
-            slot = (slot + 1) % 1024;
-        if (table[slot])
-            continue;
-        if (out->colours == most)
+        uint32_t key = ((uint32_t)rgb[0] << 16 | (uint32_t)rgb[1] << 8 | rgb[2]) & mask;
+        struct sum *s = find_slot(table, key);
+        if (!s->count && ++used > CELLS_MOST)
             return false;
-        table[slot] = key;
-        memcpy(out->rgb[out->colours++], rgb, 3);
+        s->key = key;
+        s->count++;
+        for (int c = 0; c < 3; c++)
+            s->rgb[c] += rgb[c];
     }
     return true;
 }
 
-/* The pixels as weighted cells; how many there are, or 0 when out of memory. */
-static size_t gather(const uint8_t *rgb, size_t pixels, struct cell *cells)
+/* The pixels as weighted cells, [CELLS_MOST] at most, as fine as fits: the single colours of a
+ * drawing or a gray picture, cubes of up to 8^3 colours of a photograph. Sets *fine when the cells
+ * are single colours. Returns how many there are, 0 when out of memory. */
+static size_t gather(const uint8_t *rgb, size_t pixels, struct cell *cells, bool *fine)
 {
-    struct sum {
-        uint64_t rgb[3], count;
-    } *sums = calloc(CELL_COUNT, sizeof *sums);
-    if (!sums)
-        return 0;
-    for (size_t i = 0; i < pixels; i++, rgb += 3) {
-        struct sum *s =
-            &sums[(size_t)(rgb[0] >> 3) << 11 | (size_t)(rgb[1] >> 2) << 5 | rgb[2] >> 3];
-        for (int c = 0; c < 3; c++)
-            s->rgb[c] += rgb[c];
-        s->count++;
-    }
+    struct sum *table = malloc(TABLE_SIZE * sizeof *table);
     size_t n = 0;
-    for (size_t i = 0; i < CELL_COUNT; i++) {
-        if (!sums[i].count)
+    int drop = 0;
+    if (!table)
+        return 0;
+    while (!sum_pixels(rgb, pixels, drop, table))
+        drop++; /* ends at 3: 32^3 is CELLS_MOST */
+    for (size_t i = 0; i < TABLE_SIZE; i++) {
+        if (!table[i].count)
             continue;
         for (int c = 0; c < 3; c++)
             cells[n].at[c] =
-                (float)((double)sums[i].rgb[c] / (double)sums[i].count * sqrt(weights[c]));
-        cells[n++].weight = (float)sums[i].count;
+                (float)((double)table[i].rgb[c] / (double)table[i].count * sqrt(weights[c]));
+        cells[n++].weight = (float)table[i].count;
     }
-    free(sums);
+    free(table);
+    *fine = drop == 0;
     return n;
 }
 
@@ -211,19 +219,18 @@ static void start_means(struct means *m, const struct cell *cells, const struct 
 int palette_make(const uint8_t *rgb, size_t pixels, int most, struct palette *out)
 {
     *out = (struct palette){0};
-    out->exact = find_exact(rgb, pixels, most, out);
-    if (out->exact)
-        return 0;
-    struct cell *cells = malloc(CELL_COUNT * sizeof *cells);
-    size_t n = cells ? gather(rgb, pixels, cells) : 0;
+    bool fine = false;
+    struct cell *cells = malloc(CELLS_MOST * sizeof *cells);
+    size_t n = cells ? gather(rgb, pixels, cells, &fine) : 0;
     if (!n) {
         free(cells);
         return -ENOMEM;
     }
     struct box boxes[256];
     struct means means = {.count = split_all(cells, n, most, boxes)};
+    out->exact = fine && n <= (size_t)most; /* then each box is one colour, and stays so */
     start_means(&means, cells, boxes);
-    for (int i = 0; i < MEANS_ROUNDS; i++)
+    for (int i = 0; i < MEANS_ROUNDS && !out->exact; i++)
         move_means(&means, cells, n);
     free(cells);
     out->colours = means.count;

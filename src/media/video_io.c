@@ -10,7 +10,7 @@
 #include <libavutil/log.h>
 #include <libavutil/mem.h>
 
-enum { IO_BUFFER = 1 << 16 };
+enum { IO_BUFFER = 1 << 16, GAP_MOST = 1 << 28 };
 
 static int read_bytes(void *opaque, uint8_t *to, int n)
 {
@@ -25,11 +25,15 @@ static int read_bytes(void *opaque, uint8_t *to, int n)
     return (int)take;
 }
 
-/* Writes over what is there, then appends. */
+/* Writes over what is there, then appends; a gap that a seek left is zeros, as in a file. */
 static int write_bytes(void *opaque, uint8_t *from, int n)
 {
     struct memory_io *m = opaque;
     size_t size = (size_t)n, over = 0;
+    while (m->out->len < m->at && !m->out->failed)
+        str_addc(m->out, '\0');
+    if (m->out->failed)
+        return AVERROR(ENOMEM);
     if (m->at < m->out->len) {
         over = m->out->len - m->at < size ? m->out->len - m->at : size;
         memcpy(m->out->data + m->at, from, over);
@@ -48,7 +52,9 @@ static int64_t seek_bytes(void *opaque, int64_t offset, int whence)
         return size;
     int64_t base = whence == SEEK_CUR ? (int64_t)m->at : whence == SEEK_END ? size : 0;
     int64_t at;
-    if (__builtin_add_overflow(base, offset, &at) || at < 0 || at > size)
+    /* the end may be passed by a writer, which moves its data back to make room */
+    int64_t most = m->out ? size + GAP_MOST : size;
+    if (__builtin_add_overflow(base, offset, &at) || at < 0 || at > most)
         return AVERROR(EINVAL);
     m->at = (size_t)at;
     return at;

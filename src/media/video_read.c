@@ -92,15 +92,49 @@ static int open_file(struct reader *d)
     return media_check_size(d->s, d->stream->codecpar->width, d->stream->codecpar->height, d->e);
 }
 
-/* A GIF ends with a trailer byte; libavformat does not miss it. */
+/* An EBML variable-size number at *at: its length is told by the first set bit; all ones is
+ * "unknown" and comes back as the greatest size. False when it is cut. */
+static bool read_vint(const struct source *s, size_t *at, uint64_t *value)
+{
+    if (*at >= s->size || !s->bytes[*at])
+        return false;
+    int more = __builtin_clz(s->bytes[*at]) - 24;
+    uint64_t v = s->bytes[*at] & (0x7Fu >> more), ones = 0x7Fu >> more;
+    if (s->size - *at <= (size_t)more)
+        return false;
+    for (int i = 1; i <= more; i++) {
+        v = v << 8 | s->bytes[*at + (size_t)i];
+        ones = ones << 8 | 0xFF;
+    }
+    *at += (size_t)more + 1;
+    *value = v == ones ? UINT64_MAX : v;
+    return true;
+}
+
+/* Header, then one segment that says how long it is. */
+static bool webm_ends(const struct source *s)
+{
+    size_t at = 4;
+    uint64_t size;
+    if (!read_vint(s, &at, &size) || size > s->size - at || s->size - at - size < 5)
+        return false;
+    at += (size_t)size + 4;
+    return read_vint(s, &at, &size) && (size == UINT64_MAX || size <= s->size - at);
+}
+
+/* A trailer byte, maybe with padding after it. */
+static bool gif_ends(const struct source *s)
+{
+    size_t n = s->size;
+    while (n && s->bytes[n - 1] == 0)
+        n--;
+    return n && s->bytes[n - 1] == 0x3B;
+}
+
+/* The libraries make the best of a cut file; here it is an error. (MP4 counts its frames.) */
 static bool has_end(const struct reader *d)
 {
-    if (d->format != MEDIA_GIF)
-        return true;
-    size_t n = d->s->size;
-    while (n && d->s->bytes[n - 1] == 0)
-        n--;
-    return n && d->s->bytes[n - 1] == 0x3B;
+    return d->format == MEDIA_GIF ? gif_ends(d->s) : d->format != MEDIA_WEBM || webm_ends(d->s);
 }
 
 /* Counts packets and their time. Unread after this: the caller opens the file anew. */
