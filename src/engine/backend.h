@@ -2,7 +2,8 @@
  *
  * ops.c validates shapes once for all devices, allocates results in the arena and then calls the
  * kernel. A kernel asks for scratch with ops_scratch() and, when ops_planning(), returns before it
- * touches data: this is how a plan counts exactly what a run will use. Models never include this. */
+ * touches data: this is how a plan counts exactly what a run will use. Models never include this.
+ */
 #ifndef OMNI_BACKEND_H
 #define OMNI_BACKEND_H
 
@@ -15,8 +16,11 @@ struct tensor {
     int64_t strides[TENSOR_MAX_RANK]; /* elements; the last is 1 */
     void *data;                       /* the backend's address; NULL in plans */
     void *prepared;                   /* weights: the backend's packed form, or NULL */
+    size_t offset;                    /* of data in the arena; TENSOR_OUTSIDE for weights */
     struct backend *backend;
 };
+
+#define TENSOR_OUTSIDE SIZE_MAX
 
 static inline bool tensor_contiguous(const struct tensor *t)
 {
@@ -54,40 +58,46 @@ struct backend_ops {
     void (*upload)(struct ops *o, struct tensor *y, const void *host, size_t bytes);
     void (*download)(struct ops *o, void *host, const struct tensor *x, size_t bytes);
     void (*fill_zero)(struct ops *o, struct tensor *y);
-    void (*copy)(struct ops *o, struct tensor *y, const struct tensor *x); /* any strides, casts dtype */
-    void (*move)(struct ops *o, void *to, const void *from, size_t bytes);   /* may overlap */
+    void (*copy)(struct ops *o, struct tensor *y,
+                 const struct tensor *x); /* any strides, casts dtype */
+    void (*move)(struct ops *o, void *to, const void *from, size_t bytes); /* may overlap */
     void (*linear)(struct ops *o, struct tensor *y, const struct tensor *x, const struct tensor *w,
                    const struct tensor *bias, enum activation act);
     void (*conv2d)(struct ops *o, struct tensor *y, const struct tensor *x, const struct tensor *w,
                    const struct tensor *bias, int stride, const int pad[4], enum activation act);
-    void (*attention)(struct ops *o, struct tensor *y, const struct tensor *q, const struct tensor *k,
-                      const struct tensor *v, const struct attention_args *args);
-    void (*rms_norm)(struct ops *o, struct tensor *y, const struct tensor *x, const struct tensor *w,
-                     float eps);
+    void (*attention)(struct ops *o, struct tensor *y, const struct tensor *q,
+                      const struct tensor *k, const struct tensor *v,
+                      const struct attention_args *args);
+    void (*rms_norm)(struct ops *o, struct tensor *y, const struct tensor *x,
+                     const struct tensor *w, float eps);
     /* w, b: [C] affine; shift, scale: [B|1, C] modulation; any may be NULL. */
-    void (*layer_norm)(struct ops *o, struct tensor *y, const struct tensor *x, const struct tensor *w,
-                       const struct tensor *b, const struct tensor *shift, const struct tensor *scale,
-                       float eps);
+    void (*layer_norm)(struct ops *o, struct tensor *y, const struct tensor *x,
+                       const struct tensor *w, const struct tensor *b, const struct tensor *shift,
+                       const struct tensor *scale, float eps);
     void (*group_norm)(struct ops *o, struct tensor *y, const struct tensor *x, int groups,
-                       const struct tensor *w, const struct tensor *b, float eps, enum activation act);
+                       const struct tensor *w, const struct tensor *b, float eps,
+                       enum activation act);
     void (*act)(struct ops *o, struct tensor *y, const struct tensor *x, enum activation act);
     void (*glu)(struct ops *o, struct tensor *y, const struct tensor *x, enum activation act);
     void (*add)(struct ops *o, struct tensor *y, const struct tensor *a, const struct tensor *b);
     void (*mul)(struct ops *o, struct tensor *y, const struct tensor *a, const struct tensor *b);
-    void (*affine)(struct ops *o, struct tensor *y, const struct tensor *x, float scale, float offset,
-                   float low, float high);
-    void (*gated_add_to)(struct ops *o, struct tensor *x, const struct tensor *gate, /* NULL: plain add */
+    void (*affine)(struct ops *o, struct tensor *y, const struct tensor *x, float scale,
+                   float offset, float low, float high);
+    void (*gated_add_to)(struct ops *o, struct tensor *x,
+                         const struct tensor *gate, /* NULL: plain add */
                          const struct tensor *y);
     void (*combine_to)(struct ops *o, struct tensor *x, const struct tensor *const *terms,
                        const float *coefficients, int count);
     void (*rope)(struct ops *o, struct tensor *y, const struct tensor *x, const struct tensor *cos,
                  const struct tensor *sin, bool interleaved);
-    void (*embedding)(struct ops *o, struct tensor *y, const struct tensor *table, const struct tensor *ids);
-    void (*timestep_embedding)(struct ops *o, struct tensor *y, const struct tensor *t, bool cos_first,
-                               float shift);
+    void (*embedding)(struct ops *o, struct tensor *y, const struct tensor *table,
+                      const struct tensor *ids);
+    void (*timestep_embedding)(struct ops *o, struct tensor *y, const struct tensor *t,
+                               bool cos_first, float shift);
     void (*upsample_nearest)(struct ops *o, struct tensor *y, const struct tensor *x, int factor);
     bool (*all_finite)(struct ops *o, const struct tensor *x);
-    void (*to_u8)(struct ops *o, struct tensor *y, const struct tensor *x, float scale, float offset);
+    void (*to_u8)(struct ops *o, struct tensor *y, const struct tensor *x, float scale,
+                  float offset);
 };
 
 /* The CPU backend; threads 0: OMNIFS_THREADS, else the CPUs this process may use. */
@@ -99,8 +109,8 @@ void backend_free(struct backend *b);
 
 /* A weight tensor over mapped host memory (dtype and dims set), prepared for products. Owned by the
  * caller: tensor_weight_free. host NULL makes a shape-only weight for plans. */
-int tensor_weight_new(struct backend *b, enum dtype d, int rank, const int64_t *dims, const void *host,
-                      enum dtype compute, struct tensor **out, struct err *e);
+int tensor_weight_new(struct backend *b, enum dtype d, int rank, const int64_t *dims,
+                      const void *host, enum dtype compute, struct tensor **out, struct err *e);
 void tensor_weight_free(struct tensor *w);
 
 #endif

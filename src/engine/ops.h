@@ -69,22 +69,27 @@ struct op_stats {
     double seconds;               /* 0 in planning mode */
 };
 const struct op_stats *ops_stats(const struct ops *o); /* [OP_KINDS] */
-/* Calls `record` after each linear, conv and attention with its shape as text ("208x256 · 256x768");
- * NULL stops. */
-void ops_set_trace(struct ops *o, void (*record)(void *ctx, enum op_kind k, const char *shape,
-                                                 uint64_t flops, double seconds), void *ctx);
+/* Calls `record` after each linear, conv and attention with its shape as text ("208x256 ·
+ * 256x768"); NULL stops. */
+void ops_set_trace(struct ops *o,
+                   void (*record)(void *ctx, enum op_kind k, const char *shape, uint64_t flops,
+                                  double seconds),
+                   void *ctx);
 
 /* ---- making, reading, moving ---- */
 
 struct tensor *op_empty(struct ops *o, enum dtype d, int rank, const int64_t *dims);
 struct tensor *op_zeros(struct ops *o, enum dtype d, int rank, const int64_t *dims);
-struct tensor *op_from_host(struct ops *o, enum dtype d, int rank, const int64_t *dims, const void *data);
+struct tensor *op_from_host(struct ops *o, enum dtype d, int rank, const int64_t *dims,
+                            const void *data);
 /* Copies a contiguous image of `t` to `dst` of exactly `bytes`; 0 or the sticky error. */
 int op_to_host(struct ops *o, const struct tensor *t, void *dst, size_t bytes);
 struct tensor *op_cast(struct ops *o, const struct tensor *x, enum dtype d);
-/* Views (no copy). reshape needs a contiguous tensor; slice gives [.., start:start+len, ..]. */
+/* Views (no copy). reshape may split any axis, and merge axes that lie densely; slice gives
+ * [.., start:start+len, ..]. */
 struct tensor *op_reshape(struct ops *o, const struct tensor *x, int rank, const int64_t *dims);
-struct tensor *op_slice(struct ops *o, const struct tensor *x, int axis, int64_t start, int64_t len);
+struct tensor *op_slice(struct ops *o, const struct tensor *x, int axis, int64_t start,
+                        int64_t len);
 /* Copies. */
 struct tensor *op_contiguous(struct ops *o, const struct tensor *x);
 struct tensor *op_permute(struct ops *o, const struct tensor *x, const int *axes);
@@ -93,20 +98,35 @@ struct tensor *op_concat(struct ops *o, const struct tensor *const *xs, int coun
 void op_copy(struct ops *o, struct tensor *dst, const struct tensor *src);
 
 /* Shape literals: op_zeros(o, DTYPE_F32, SHAPE(b, t, c)). */
-#define SHAPE(...) \
-    (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (const int64_t[]){__VA_ARGS__}
+#define SHAPE(...)                                                                                 \
+    (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (const int64_t[])                   \
+    {                                                                                              \
+        __VA_ARGS__                                                                                \
+    }
 
 /* ---- products ---- */
 
-enum activation { ACT_NONE, ACT_RELU, ACT_SILU, ACT_GELU, ACT_GELU_TANH, ACT_QUICK_GELU, ACT_TANH, ACT_SIGMOID };
+enum activation {
+    ACT_NONE,
+    ACT_RELU,
+    ACT_SILU,
+    ACT_GELU,
+    ACT_GELU_TANH,
+    ACT_QUICK_GELU,
+    ACT_TANH,
+    ACT_SIGMOID
+};
 
-/* y[..., N] = act(x[..., K] · w[N, K]ᵀ + bias[N]); bias may be NULL. */
+/* y[..., N] = act(x[..., K] · w[N, K]ᵀ + bias[N]); bias may be NULL. The items that must not
+ * influence each other are those of axis 0 where x has three axes or more; of x[M, K], each row
+ * when M ≤ 32 (embeddings of a batch), else all of it is one item. */
 struct tensor *op_linear(struct ops *o, const struct tensor *x, const struct tensor *w,
                          const struct tensor *bias, enum activation act);
 /* y[B, Ho, Wo, Co] = act(conv(x[B, H, W, Ci], w[Co, Ci, kh, kw]) + bias[Co]), zero padding:
  * pad = {top, bottom, left, right}. w keeps the checkpoint's order. */
 struct tensor *op_conv2d(struct ops *o, const struct tensor *x, const struct tensor *w,
-                         const struct tensor *bias, int stride, const int pad[4], enum activation act);
+                         const struct tensor *bias, int stride, const int pad[4],
+                         enum activation act);
 struct attention_args {
     float scale;                   /* usually 1/sqrt(d) */
     bool causal;                   /* query i sees keys 0 … i */
@@ -120,7 +140,8 @@ struct tensor *op_attention(struct ops *o, const struct tensor *q, const struct 
 /* ---- normalisation ---- */
 
 /* y = x · rsqrt(mean(x²) + eps) · w over the last axis, w[C]. For heads: x[B, T, H, d], w[d]. */
-struct tensor *op_rms_norm(struct ops *o, const struct tensor *x, const struct tensor *w, float eps);
+struct tensor *op_rms_norm(struct ops *o, const struct tensor *x, const struct tensor *w,
+                           float eps);
 /* LayerNorm over the last axis; w and b [C] or NULL. */
 struct tensor *op_layer_norm(struct ops *o, const struct tensor *x, const struct tensor *w,
                              const struct tensor *b, float eps);
@@ -128,8 +149,9 @@ struct tensor *op_layer_norm(struct ops *o, const struct tensor *x, const struct
 struct tensor *op_modulated_norm(struct ops *o, const struct tensor *x, const struct tensor *shift,
                                  const struct tensor *scale, float eps);
 /* GroupNorm over [B, H, W, C] in `groups`, then act; w and b [C]. */
-struct tensor *op_group_norm(struct ops *o, const struct tensor *x, int groups, const struct tensor *w,
-                             const struct tensor *b, float eps, enum activation act);
+struct tensor *op_group_norm(struct ops *o, const struct tensor *x, int groups,
+                             const struct tensor *w, const struct tensor *b, float eps,
+                             enum activation act);
 
 /* ---- pointwise and others ---- */
 
@@ -142,9 +164,12 @@ struct tensor *op_mul(struct ops *o, const struct tensor *a, const struct tensor
 /* y = x·scale + offset. */
 struct tensor *op_affine(struct ops *o, const struct tensor *x, float scale, float offset);
 struct tensor *op_clamp(struct ops *o, const struct tensor *x, float low, float high);
-/* In place: x += y; x[B, T, C] += gate[B|1, C] · y; x = Σ coefficient_i · term_i (terms may be x). */
+/* In place: x += y; x[B, T, C] += gate[B|1, C] · y; x = Σ coefficient_i · term_i (terms may be x;
+ * at most OPS_MAX_TERMS). */
+#define OPS_MAX_TERMS 8
 void op_add_to(struct ops *o, struct tensor *x, const struct tensor *y);
-void op_gated_add_to(struct ops *o, struct tensor *x, const struct tensor *gate, const struct tensor *y);
+void op_gated_add_to(struct ops *o, struct tensor *x, const struct tensor *gate,
+                     const struct tensor *y);
 void op_combine_to(struct ops *o, struct tensor *x, const struct tensor *const *terms,
                    const float *coefficients, int count);
 /* Rotary embedding of x[B, T, H, d] with tables cos, sin [T, d/2] (fp32). Pairs (2i, 2i+1) when
@@ -153,8 +178,10 @@ struct tensor *op_rope(struct ops *o, const struct tensor *x, const struct tenso
                        const struct tensor *sin, bool interleaved);
 /* rows of table[V, C] by ids I32 [B, T] → F32 [B, T, C]; an id outside the table is an error. */
 struct tensor *op_embedding(struct ops *o, const struct tensor *table, const struct tensor *ids);
-/* [n] → [n, dim]: cos and sin of t·f_i, f_i = exp(-ln(10000)·i/(dim/2 - shift)); cos first when `cos_first`. */
-struct tensor *op_timestep_embedding(struct ops *o, const struct tensor *t, int dim, bool cos_first, float shift);
+/* [n] → [n, dim]: cos and sin of t·f_i, f_i = exp(-ln(10000)·i/(dim/2 - shift)); cos first when
+ * `cos_first`. */
+struct tensor *op_timestep_embedding(struct ops *o, const struct tensor *t, int dim, bool cos_first,
+                                     float shift);
 /* [B, H, W, C] → [B, kH, kW, C]. */
 struct tensor *op_upsample_nearest(struct ops *o, const struct tensor *x, int factor);
 /* False when a NaN or infinity is inside (true while planning or failed). */
