@@ -1,6 +1,7 @@
 # omnifs: `make demo` installs what is missing, builds, mounts and draws; `make test` runs all tests;
 # `make help` lists the rest.
-# Variables: BUILD (folder), CC, SANITIZE (address, undefined, thread), OPT, PREFIX, DESTDIR.
+# Variables: BUILD (folder), CC, SANITIZE (address, undefined, thread), OPT, PREFIX, DESTDIR, V=1
+# (show commands).
 .DEFAULT_GOAL := all
 MAKEFLAGS += --no-builtin-rules
 BUILD   ?= build
@@ -10,6 +11,9 @@ AR      := $(if $(filter default,$(origin AR)),ar,$(AR))
 VERSION := $(shell cat VERSION)
 COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 SANITIZE ?=
+V ?= 0
+# $(call run,WORD) before a command: only WORD and the target are shown, all of it with V=1.
+run      = $(if $(filter 0,$(V)),@printf '  %-5s %s\n' $(1) $@; )
 
 PKGS_ENGINE := libpcre2-8 libutf8proc jansson libcrypto
 PKGS_MEDIA  := libpng libjpeg libwebp libwebpmux libwebpdemux libavcodec libavformat libavutil libswscale
@@ -39,16 +43,16 @@ all: $(BUILD)/omnifs $(BUILD)/libomni.a
 
 $(BUILD)/libomni.a: $(call obj,$(engine_src))
 	@rm -f $@
-	$(AR) rcs $@ $^
+	$(call run,ar)$(AR) rcs $@ $^
 $(BUILD)/libapp.a: $(call obj,$(app_src))
 	@rm -f $@
-	$(AR) rcs $@ $^
+	$(call run,ar)$(AR) rcs $@ $^
 $(BUILD)/omnifs: $(BUILD)/src/main.o $(BUILD)/libapp.a $(BUILD)/libomni.a
-	$(CC) $(LDFLAGS) -o $@ $(BUILD)/src/main.o $(BUILD)/libapp.a $(BUILD)/libomni.a $(LIBS)
+	$(call run,link)$(CC) $(LDFLAGS) -o $@ $(BUILD)/src/main.o $(BUILD)/libapp.a $(BUILD)/libomni.a $(LIBS)
 
 $(BUILD)/%.o: %.c | have-packages
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(SYS) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(call run,cc)$(CC) $(CPPFLAGS) $(SYS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 # The commit is compiled into one file, which is rebuilt when the commit changes.
 $(BUILD)/src/base/version.o: CPPFLAGS += -DOMNIFS_COMMIT='"$(COMMIT)"'
@@ -73,7 +77,7 @@ unit_src := $(sort $(wildcard tests/*/test_*.c))
 unit_bin := $(patsubst tests/%.c,$(BUILD)/tests/%,$(unit_src))
 helper_obj := $(call obj,$(sort $(wildcard tests/support/*.c)))
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(helper_obj) $(BUILD)/libapp.a $(BUILD)/libomni.a
-	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(LIBS)
+	$(call run,link)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(LIBS)
 .SECONDARY:
 
 unit-programs: $(unit_bin)
@@ -85,7 +89,7 @@ test_scripts := $(sort $(wildcard tests/*/test_*.sh))
 fuzz_src := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 fuzz_bin := $(patsubst tests/fuzz/%.c,$(BUILD)/tests/fuzz/%,$(fuzz_src))
 $(BUILD)/tests/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(helper_obj) $(BUILD)/libapp.a $(BUILD)/libomni.a
-	$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ -lcmocka $(LIBS)
+	$(call run,link)$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ -lcmocka $(LIBS)
 fuzz-programs: $(fuzz_bin)
 
 FUZZ_BUILD := $(BUILD)-fuzz
