@@ -16,31 +16,59 @@ enum { KEY_DROP = 1, KEY_ALLOW_OTHER };
         text, offsetof(struct mount_options, field), value                                         \
     }
 
+/* clang-format off */
 static const struct fuse_opt table[] = {
-    FIELD("-f", foreground, 1), FIELD("--foreground", foreground, 1), FIELD("-d", debug, 1),
-    FIELD("debug", debug, 1), FIELD("-h", help, 1), FIELD("--help", help, 1),
-    FIELD("debounce=%s", debounce_text, 0), FIELD("grace=%s", grace_text, 0),
-    FIELD("timeout=%s", timeout_text, 0), FIELD("registry=%s", registry, 0),
-    FIELD("models=%s", models, 0), FIELD("fsname=%s", fsname, 0), FIELD("subtype=%s", subtype, 0),
-    FIELD("nonempty", nonempty, 1), FIELD("passthrough", nopassthrough, 0),
-    FIELD("nopassthrough", nopassthrough, 1), FUSE_OPT_KEY("allow_other", KEY_ALLOW_OTHER),
+    FIELD("-f", foreground, 1),
+    FIELD("--foreground", foreground, 1),
+    FIELD("-d", debug, 1),
+    FIELD("debug", debug, 1),
+    FIELD("-h", help, 1),
+    FIELD("--help", help, 1),
+    FIELD("debounce=%s", debounce_text, 0),
+    FIELD("grace=%s", grace_text, 0),
+    FIELD("timeout=%s", timeout_text, 0),
+    FIELD("registry=%s", registry, 0),
+    FIELD("models=%s", models, 0),
+    FIELD("fsname=%s", fsname, 0),
+    FIELD("nonempty", nonempty, 1),
+    FIELD("passthrough", nopassthrough, 0),
+    FIELD("nopassthrough", nopassthrough, 1),
+    FUSE_OPT_KEY("allow_other", KEY_ALLOW_OTHER),
     /* For the kernel and libfuse. */
-    FUSE_OPT_KEY("allow_root", FUSE_OPT_KEY_KEEP), FUSE_OPT_KEY("auto_unmount", FUSE_OPT_KEY_KEEP),
-    FUSE_OPT_KEY("max_read=", FUSE_OPT_KEY_KEEP), FUSE_OPT_KEY("context=", FUSE_OPT_KEY_KEEP),
-    FUSE_OPT_KEY("ro", FUSE_OPT_KEY_KEEP), FUSE_OPT_KEY("rw", FUSE_OPT_KEY_KEEP),
-    FUSE_OPT_KEY("exec", FUSE_OPT_KEY_KEEP), FUSE_OPT_KEY("noexec", FUSE_OPT_KEY_KEEP),
-    FUSE_OPT_KEY("suid", FUSE_OPT_KEY_KEEP), FUSE_OPT_KEY("nosuid", FUSE_OPT_KEY_KEEP),
-    FUSE_OPT_KEY("dev", FUSE_OPT_KEY_KEEP), FUSE_OPT_KEY("nodev", FUSE_OPT_KEY_KEEP),
-    FUSE_OPT_KEY("sync", FUSE_OPT_KEY_KEEP), FUSE_OPT_KEY("async", FUSE_OPT_KEY_KEEP),
-    FUSE_OPT_KEY("dirsync", FUSE_OPT_KEY_KEEP), FUSE_OPT_KEY("atime", FUSE_OPT_KEY_KEEP),
+    FUSE_OPT_KEY("allow_root", FUSE_OPT_KEY_KEEP),
+    FUSE_OPT_KEY("auto_unmount", FUSE_OPT_KEY_KEEP),
+    FUSE_OPT_KEY("max_read=", FUSE_OPT_KEY_KEEP),
+    FUSE_OPT_KEY("context=", FUSE_OPT_KEY_KEEP),
+    FUSE_OPT_KEY("ro", FUSE_OPT_KEY_KEEP),
+    FUSE_OPT_KEY("rw", FUSE_OPT_KEY_KEEP),
+    FUSE_OPT_KEY("exec", FUSE_OPT_KEY_KEEP),
+    FUSE_OPT_KEY("noexec", FUSE_OPT_KEY_KEEP),
+    FUSE_OPT_KEY("suid", FUSE_OPT_KEY_KEEP),
+    FUSE_OPT_KEY("nosuid", FUSE_OPT_KEY_KEEP),
+    FUSE_OPT_KEY("dev", FUSE_OPT_KEY_KEEP),
+    FUSE_OPT_KEY("nodev", FUSE_OPT_KEY_KEEP),
+    FUSE_OPT_KEY("sync", FUSE_OPT_KEY_KEEP),
+    FUSE_OPT_KEY("async", FUSE_OPT_KEY_KEEP),
+    FUSE_OPT_KEY("dirsync", FUSE_OPT_KEY_KEEP),
+    FUSE_OPT_KEY("atime", FUSE_OPT_KEY_KEEP),
     FUSE_OPT_KEY("noatime", FUSE_OPT_KEY_KEEP),
     /* Always so; and what fstab lines hold for mount(8) and systemd, not for us. */
-    FUSE_OPT_KEY("default_permissions", KEY_DROP), FUSE_OPT_KEY("defaults", KEY_DROP),
-    FUSE_OPT_KEY("relatime", KEY_DROP), FUSE_OPT_KEY("_netdev", KEY_DROP),
-    FUSE_OPT_KEY("nofail", KEY_DROP), FUSE_OPT_KEY("auto", KEY_DROP),
-    FUSE_OPT_KEY("noauto", KEY_DROP), FUSE_OPT_KEY("user", KEY_DROP),
-    FUSE_OPT_KEY("users", KEY_DROP), FUSE_OPT_KEY("nouser", KEY_DROP),
-    FUSE_OPT_KEY("user=", KEY_DROP), FUSE_OPT_KEY("comment=", KEY_DROP), FUSE_OPT_END};
+    FUSE_OPT_KEY("default_permissions", KEY_DROP),
+    FUSE_OPT_KEY("subtype=", KEY_DROP),
+    FUSE_OPT_KEY("defaults", KEY_DROP),
+    FUSE_OPT_KEY("relatime", KEY_DROP),
+    FUSE_OPT_KEY("_netdev", KEY_DROP),
+    FUSE_OPT_KEY("nofail", KEY_DROP),
+    FUSE_OPT_KEY("auto", KEY_DROP),
+    FUSE_OPT_KEY("noauto", KEY_DROP),
+    FUSE_OPT_KEY("user", KEY_DROP),
+    FUSE_OPT_KEY("users", KEY_DROP),
+    FUSE_OPT_KEY("nouser", KEY_DROP),
+    FUSE_OPT_KEY("user=", KEY_DROP),
+    FUSE_OPT_KEY("comment=", KEY_DROP),
+    FUSE_OPT_END,
+};
+/* clang-format on */
 
 /* The name of table[i] without dashes and "=…", for "did you mean". */
 static void bare_name(const struct fuse_opt *o, char *out, size_t size)
@@ -134,32 +162,17 @@ int mount_options_parse(struct mount_options *o, int argc, char **argv, struct e
     if (!r)
         r = whole_number(o->timeout_text, "timeout", 86400, &timeout, e);
     o->timeout = timeout;
+    if (!r && o->debug && (fuse_opt_add_arg(&o->args, "-o") || fuse_opt_add_arg(&o->args, "debug")))
+        r = err_nomem(e);
     if (!r && !o->dir)
         r = err_set(e, -EINVAL, "where to? omnifs mount [SOURCE] DIR");
     return r;
 }
 
-int mount_options_finish(struct mount_options *o, const char *store, struct err *e)
-{
-    /* A comma or backslash in a name would end the option early. */
-    AUTO_STR struct str opt = {0};
-    str_add(&opt, "fsname=");
-    for (const char *s = o->fsname ? o->fsname : store; *s; s++) {
-        if (*s == ',' || *s == '\\')
-            str_addc(&opt, '\\');
-        str_addc(&opt, *s);
-    }
-    str_addf(&opt, ",subtype=%s,default_permissions%s", o->subtype ? o->subtype : "omnifs",
-             o->debug ? ",debug" : "");
-    if (opt.failed || fuse_opt_add_arg(&o->args, "-o") || fuse_opt_add_arg(&o->args, opt.data))
-        return err_nomem(e);
-    return 0;
-}
-
 void mount_options_free(struct mount_options *o)
 {
-    char **texts[] = {&o->source,  &o->dir,           &o->registry,   &o->models,      &o->fsname,
-                      &o->subtype, &o->debounce_text, &o->grace_text, &o->timeout_text};
+    char **texts[] = {&o->source, &o->dir,           &o->registry,   &o->models,
+                      &o->fsname, &o->debounce_text, &o->grace_text, &o->timeout_text};
     for (size_t i = 0; i < ARRAY_LEN(texts); i++)
         free(*texts[i]);
     fuse_opt_free_args(&o->args);

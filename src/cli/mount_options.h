@@ -10,20 +10,18 @@
 struct mount_options {
     /* owned strings, NULL: not given */
     char *source, *dir;
-    char *registry, *models, *fsname, *subtype;
+    char *registry, *models, *fsname;
     char *debounce_text, *grace_text, *timeout_text;
     int debounce_ms, grace_ms; /* default 300, 3000 */
     double timeout;            /* seconds running jobs get at the end; default 20 */
     int foreground, debug, help;
     int nonempty, nopassthrough, allow_other;
-    struct fuse_args args; /* for libfuse: what is left, with fsname and subtype */
+    struct fuse_args args; /* for libfuse: what is left */
     struct err error;      /* the first mistake */
 };
 
 /* 0, or -EINVAL with a sentence. Free in either case. */
 int mount_options_parse(struct mount_options *o, int argc, char **argv, struct err *e);
-/* Adds -o fsname=…,subtype=…,default_permissions to args, once the store's path is known. */
-int mount_options_finish(struct mount_options *o, const char *store, struct err *e);
 void mount_options_free(struct mount_options *o);
 /* The option table as --help shows it. */
 void mount_options_help(void);

@@ -46,6 +46,7 @@ struct publisher {
     atomic_int tid;
     pthread_mutex_t lock;
     pthread_cond_t wake, watch;
+    bool started; /* the threads; for the thread that starts and stops them */
     bool woken, stop, watch_stop;
     uint64_t preview_serial;
     struct preview *previews; /* at most one a folder */
@@ -494,16 +495,19 @@ int publisher_new(struct fs *fs, const char *mountpoint)
     pthread_cond_init(&p->watch, &a);
     pthread_condattr_destroy(&a);
     fs->publisher = p;
+    return 0;
+}
+
+int publisher_start(struct fs *fs)
+{
+    struct publisher *p = fs->publisher;
     int r = pthread_create(&p->watchdog, NULL, watch, p);
-    if (!r) {
-        r = pthread_create(&p->thread, NULL, run, p);
-        if (r)
-            stop_watchdog(p);
-    }
-    if (r) {
-        fs->publisher = NULL;
-        destroy(p);
-    }
+    if (r)
+        return -r;
+    r = pthread_create(&p->thread, NULL, run, p);
+    if (r)
+        stop_watchdog(p);
+    p->started = !r;
     return -r;
 }
 
@@ -524,11 +528,11 @@ void publisher_stop(struct fs *fs)
     if (!p)
         return;
     pthread_mutex_lock(&p->lock);
-    bool first = !p->stop;
     p->stop = true;
     pthread_cond_signal(&p->wake);
     pthread_mutex_unlock(&p->lock);
-    if (first) {
+    if (p->started) {
+        p->started = false;
         pthread_join(p->thread, NULL);
         stop_watchdog(p);
         atomic_store(&p->tid, 0); /* the kernel may give the id to someone else */

@@ -5,12 +5,15 @@
 #include <errno.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 
 /* A `wait` that still blocks has no text to measure. A size of 0 reads as empty over NFS and makes
  * copying tools skip it; a bound on the line serves cat, head, tail, shells and programs alike. */
 #define WAIT_SIZE 512
+/* The daemon's process id: whom `omnifs umount` asks to end. */
+#define PID_NAME "pid"
 
 struct kind {
     const char *name;
@@ -34,6 +37,15 @@ static int kind_of_name(const char *name)
     return -1;
 }
 
+/* The files of .omnifs: those of jobs, then the face's own. NULL past the end. */
+static const char *report_name(int64_t id)
+{
+    int64_t i = id - FS_REPORT_BASE, n = 0;
+    while (jobs_report_names[n] && n < i)
+        n++;
+    return jobs_report_names[n] ? jobs_report_names[n] : i == n ? PID_NAME : NULL;
+}
+
 static bool job_folder(struct fs *fs, int64_t id, struct node *n)
 {
     return id >= TREE_FIRST_ID && !(id & VIRTUAL_BIT) && !tree_get(fs->tree, id, n) &&
@@ -47,8 +59,9 @@ int64_t virtual_lookup(struct fs *fs, int64_t parent, const char *name)
                : !strcmp(name, "README.txt") ? FS_README
                                              : 0;
     if (parent == FS_OMNIFS_DIR) {
-        for (int i = 0; jobs_report_names[i]; i++)
-            if (!strcmp(name, jobs_report_names[i]))
+        const char *report;
+        for (int i = 0; (report = report_name(FS_REPORT_BASE + i)); i++)
+            if (!strcmp(name, report))
                 return FS_REPORT_BASE + i;
         return 0;
     }
@@ -68,8 +81,9 @@ void virtual_list(struct fs *fs, int64_t parent,
         return;
     }
     if (parent == FS_OMNIFS_DIR) {
-        for (int i = 0; jobs_report_names[i]; i++)
-            if (!each(ctx, jobs_report_names[i], FS_REPORT_BASE + i, S_IFREG))
+        const char *report;
+        for (int i = 0; (report = report_name(FS_REPORT_BASE + i)); i++)
+            if (!each(ctx, report, FS_REPORT_BASE + i, S_IFREG))
                 return;
         return;
     }
@@ -82,14 +96,6 @@ void virtual_list(struct fs *fs, int64_t parent,
 }
 
 /* ---- text ---- */
-
-static const char *report_name(int64_t id)
-{
-    int i = 0;
-    while (jobs_report_names[i] && i < id - FS_REPORT_BASE)
-        i++;
-    return jobs_report_names[i];
-}
 
 /* `editing` and `armed` belong to the face: there is no job yet, or an ended one is about to be
  * run again. NULL: the job's own state counts. */
@@ -131,7 +137,12 @@ int virtual_text(struct fs *fs, int64_t id, uid_t uid, struct str *out)
     }
     if (!(id & VIRTUAL_BIT)) {
         const char *name = report_name(id);
-        return name ? jobs_report(fs->jobs, name, uid, out) : -ESTALE;
+        if (!name)
+            return -ESTALE;
+        if (strcmp(name, PID_NAME) != 0)
+            return jobs_report(fs->jobs, name, uid, out);
+        str_addf(out, "%ld\n", (long)getpid());
+        return out->failed ? -ENOMEM : 0;
     }
     int64_t folder = virtual_folder(id);
     int r = 0;

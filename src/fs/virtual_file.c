@@ -15,14 +15,14 @@
 
 #define BUCKETS 1024
 
-struct open_file {
+struct virtual_file {
     int64_t id, folder;
     uid_t uid;
     struct str text;
     bool stale;  /* the job changed since the snapshot */
     bool unread; /* there is something that was not read from offset 0: what poll reports */
     struct fuse_pollhandle *poll;
-    struct open_file *next;
+    struct virtual_file *next;
 };
 
 struct parked {
@@ -30,7 +30,7 @@ struct parked {
     int64_t folder;
     fuse_req_t req;
     size_t size;
-    struct open_file *file;
+    struct virtual_file *file;
     struct parked *next;
 };
 
@@ -38,13 +38,20 @@ struct virtuals {
     pthread_mutex_t lock;
     uint64_t serial;
     bool stopped;
-    struct open_file *files[BUCKETS]; /* by folder */
+    struct virtual_file *files[BUCKETS]; /* by folder */
     struct parked *parked[BUCKETS];
 };
 
 static size_t bucket(int64_t folder)
 {
     return (uint64_t)folder * 0x9E3779B97F4A7C15u >> 54;
+}
+
+static void drop_poll(struct virtual_file *f)
+{
+    if (f->poll)
+        fuse_pollhandle_destroy(f->poll);
+    f->poll = NULL;
 }
 
 int virtuals_new(struct fs *fs)
@@ -65,10 +72,9 @@ void virtuals_free(struct fs *fs)
     /* After the session's end no RELEASE comes for files that were still open. */
     for (size_t b = 0; b < BUCKETS; b++)
         while (v->files[b]) {
-            struct open_file *f = v->files[b];
+            struct virtual_file *f = v->files[b];
             v->files[b] = f->next;
-            if (f->poll)
-                fuse_pollhandle_destroy(f->poll);
+            drop_poll(f);
             str_free(&f->text);
             free(f);
         }
@@ -92,12 +98,12 @@ void virtual_open(struct fs *fs, fuse_req_t req, int64_t id, struct fuse_file_in
         fuse_reply_err(req, EACCES);
         return;
     }
-    struct open_file *f = calloc(1, sizeof *f);
+    struct virtual_file *f = calloc(1, sizeof *f);
     if (!f) {
         fuse_reply_err(req, ENOMEM);
         return;
     }
-    *f = (struct open_file){
+    *f = (struct virtual_file){
         .id = id, .folder = virtual_folder(id), .uid = fuse_req_ctx(req)->uid, .unread = true};
     /* Known to virtual_changed before the text is made: no change falls between. */
     size_t b = bucket(f->folder);
@@ -126,16 +132,15 @@ void virtual_release(struct fs *fs, fuse_req_t req, int64_t id, struct fuse_file
 {
     (void)id;
     struct virtuals *v = fs->virtuals;
-    struct open_file *f = (struct open_file *)(uintptr_t)fi->fh;
+    struct virtual_file *f = (struct virtual_file *)(uintptr_t)fi->fh;
     pthread_mutex_lock(&v->lock);
-    struct open_file **at = &v->files[bucket(f->folder)];
+    struct virtual_file **at = &v->files[bucket(f->folder)];
     while (*at && *at != f)
         at = &(*at)->next;
     if (*at)
         *at = f->next;
     pthread_mutex_unlock(&v->lock);
-    if (f->poll)
-        fuse_pollhandle_destroy(f->poll);
+    drop_poll(f);
     str_free(&f->text);
     free(f);
     if (req)
@@ -153,7 +158,7 @@ static void reply_slice(fuse_req_t req, const struct str *text, size_t size, siz
         fuse_reply_buf(req, text->data + off, size < text->len - off ? size : text->len - off);
 }
 
-static void read_snapshot(struct fs *fs, fuse_req_t req, struct open_file *f, size_t size,
+static void read_snapshot(struct fs *fs, fuse_req_t req, struct virtual_file *f, size_t size,
                           size_t off)
 {
     struct virtuals *v = fs->virtuals;
@@ -225,7 +230,8 @@ static void interrupted(fuse_req_t req, void *data)
     free(found);
 }
 
-static void read_wait(struct fs *fs, fuse_req_t req, struct open_file *f, size_t size, size_t off)
+static void read_wait(struct fs *fs, fuse_req_t req, struct virtual_file *f, size_t size,
+                      size_t off)
 {
     struct virtuals *v = fs->virtuals;
     if (off > 0) {
@@ -267,7 +273,7 @@ static void read_wait(struct fs *fs, fuse_req_t req, struct open_file *f, size_t
 void virtual_read(struct fs *fs, fuse_req_t req, int64_t id, size_t size, off_t off,
                   struct fuse_file_info *fi)
 {
-    struct open_file *f = (struct open_file *)(uintptr_t)fi->fh;
+    struct virtual_file *f = (struct virtual_file *)(uintptr_t)fi->fh;
     if (virtual_kind(id) == VIRTUAL_WAIT)
         read_wait(fs, req, f, size, (size_t)off);
     else
@@ -292,14 +298,16 @@ void virtual_poll(struct fs *fs, fuse_req_t req, int64_t id, struct fuse_file_in
                   struct fuse_pollhandle *ph)
 {
     struct virtuals *v = fs->virtuals;
-    struct open_file *f = (struct open_file *)(uintptr_t)fi->fh;
+    struct virtual_file *f = (struct virtual_file *)(uintptr_t)fi->fh;
     struct fuse_pollhandle *old = NULL;
     pthread_mutex_lock(&v->lock);
-    if (ph) {
+    if (v->stopped) {
+        old = ph;
+    } else if (ph) {
         old = f->poll;
         f->poll = ph;
     }
-    bool readable = f->unread;
+    bool readable = f->unread || v->stopped;
     pthread_mutex_unlock(&v->lock);
     if (old)
         fuse_pollhandle_destroy(old);
@@ -320,15 +328,13 @@ void virtual_changed(struct fs *fs, int64_t folder)
     size_t b = bucket(folder);
     bool parked = false;
     pthread_mutex_lock(&v->lock);
-    for (struct open_file *f = v->files[b]; f; f = f->next) {
+    for (struct virtual_file *f = v->files[b]; f; f = f->next) {
         if (f->folder != folder)
             continue;
         f->stale = f->unread = true;
-        if (f->poll) {
+        if (f->poll)
             fuse_lowlevel_notify_poll(f->poll);
-            fuse_pollhandle_destroy(f->poll);
-            f->poll = NULL;
-        }
+        drop_poll(f);
     }
     for (struct parked *p = v->parked[b]; p && !parked; p = p->next)
         parked = p->folder == folder;
@@ -349,5 +355,9 @@ void virtuals_stop(struct fs *fs)
             fuse_reply_err(p->req, EINTR);
             free(p);
         }
+    /* The session that poll handles belong to is about to end. */
+    for (size_t b = 0; b < BUCKETS; b++)
+        for (struct virtual_file *f = v->files[b]; f; f = f->next)
+            drop_poll(f);
     pthread_mutex_unlock(&v->lock);
 }
