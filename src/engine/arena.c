@@ -157,6 +157,16 @@ void ops_pop(struct ops *o, ops_mark mark)
     o->handles = level->handles;
 }
 
+struct tensor *ops_keep(struct ops *o, ops_mark mark, struct tensor *t)
+{
+    if (mark >= o->level_count)
+        return ops_pop_keep(o, mark, t); /* which says what is wrong */
+    struct ops_level level = o->levels[mark];
+    t = ops_pop_keep(o, mark, t);
+    o->levels[o->level_count++] = level; /* open again, below t */
+    return t;
+}
+
 struct tensor *ops_pop_keep(struct ops *o, ops_mark mark, struct tensor *t)
 {
     const struct ops_level *level = level_pop(o, mark);

@@ -61,6 +61,9 @@ ops_mark ops_push(struct ops *o);
 void ops_pop(struct ops *o, ops_mark mark);
 /* The same, but `t` survives: it becomes contiguous at the start of the freed range. */
 struct tensor *ops_pop_keep(struct ops *o, ops_mark mark, struct tensor *t);
+/* The same, and the scope stays open with `t` at its start: for chains of layers where each result
+ * takes the place of its input. */
+struct tensor *ops_keep(struct ops *o, ops_mark mark, struct tensor *t);
 
 /* What was done since ops_new, for bench tables. Kinds as the operations below. */
 enum op_kind { OP_LINEAR, OP_CONV, OP_ATTENTION, OP_NORM, OP_POINTWISE, OP_MOVE, OP_KINDS };

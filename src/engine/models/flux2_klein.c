@@ -337,7 +337,7 @@ static struct tensor *klein_decode(const void *state, struct ops *o, const struc
     struct tensor *scale = op_from_host(o, DTYPE_F32, SHAPE(k->channels), k->scale);
     struct tensor *offset = op_from_host(o, DTYPE_F32, SHAPE(k->channels), k->offset);
     struct tensor *z = op_add(o, op_mul(o, latent, scale), offset);
-    z = ops_pop_keep(o, mark, unpack(o, z, h, w, k->vae.channels));
+    z = ops_keep(o, mark, unpack(o, z, h, w, k->vae.channels));
     return ops_pop_keep(o, mark, vae_decode(&k->vae, o, z));
 }
 

@@ -220,7 +220,7 @@ static struct tensor *run_stack(const struct tiny *t, struct ops *o, const struc
 {
     for (int i = 0; i < s->count; i++)
         if (s->layers[i].kind != LAYER_NOTHING)
-            x = ops_pop_keep(o, mark, run_layer(t, o, &s->layers[i], x));
+            x = ops_keep(o, mark, run_layer(t, o, &s->layers[i], x));
     return x;
 }
 
@@ -231,7 +231,7 @@ static struct tensor *tiny_encode(const void *state, struct ops *o, const struct
         ops_fail(o, -EINVAL, "this autoencoder has no encoder, so pictures cannot be read");
     ops_mark mark = ops_push(o);
     struct tensor *x = op_affine(o, pixels, 0.5f, 0.5f);
-    return run_stack(t, o, &t->encoder, mark, x);
+    return ops_pop_keep(o, mark, run_stack(t, o, &t->encoder, mark, x));
 }
 
 static struct tensor *tiny_decode(const void *state, struct ops *o, const struct tensor *latents)
