@@ -147,7 +147,7 @@ struct fs_mount {
                                  fsname, subtype and (by its option) allow_other */
     void (*ready)(void *ctx); /* the mount answers */
     void (*ended)(
-        void *ctx); /* the loop has ended, the session is not yet destroyed; may be NULL */
+        void *ctx); /* the loop has ended, requests can still be answered */
     void *ctx;
 };
 /* Mounts, serves until unmounted or fs_stop(), cleans up. 0 or negative errno. Needs fs->tree,
