@@ -7,6 +7,7 @@
  * and one result: a norm is written where it will be read and freed at once. */
 #include <errno.h>
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -74,112 +75,107 @@ static const int right_and_bottom[4] = {0, 1, 0, 1}; /* the encoder pads where t
 
 /* ---- loading ---- */
 
-static struct affine load_affine(struct weight_loader *l, int width, const char *name)
+/* The name of a tensor or of what holds it. */
+struct label {
+    char text[160];
+};
+
+static struct label label(const char *fmt, ...) ERR_PRINTF(1, 2);
+
+static struct label label(const char *fmt, ...)
 {
-    return (struct affine){weight(l, SHAPE(width), "%s.weight", name),
-                           weight(l, SHAPE(width), "%s.bias", name)};
+    struct label y;
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(y.text, sizeof y.text, fmt, ap);
+    va_end(ap);
+    return y;
 }
 
-static struct filter load_filter(struct weight_loader *l, int out, int in, int k, const char *name)
+static struct affine load_affine(struct weight_loader *l, int width, struct label at)
 {
-    return (struct filter){weight(l, SHAPE(out, in, k, k), "%s.weight", name),
-                           weight(l, SHAPE(out), "%s.bias", name)};
+    return (struct affine){weight(l, SHAPE(width), "%s.weight", at.text),
+                           weight(l, SHAPE(width), "%s.bias", at.text)};
 }
 
-static void load_resnet(struct weight_loader *l, struct resnet *r, int in, int out,
-                        const char *name)
+static struct filter load_filter(struct weight_loader *l, int out, int in, int k, struct label at)
 {
-    char part[160];
-#define PART(suffix) (snprintf(part, sizeof part, "%s." suffix, name), part)
-    r->norm1 = load_affine(l, in, PART("norm1"));
-    r->conv1 = load_filter(l, out, in, 3, PART("conv1"));
-    r->norm2 = load_affine(l, out, PART("norm2"));
-    r->conv2 = load_filter(l, out, out, 3, PART("conv2"));
+    return (struct filter){weight(l, SHAPE(out, in, k, k), "%s.weight", at.text),
+                           weight(l, SHAPE(out), "%s.bias", at.text)};
+}
+
+static void load_resnet(struct weight_loader *l, struct resnet *r, int in, int out, struct label at)
+{
+    r->norm1 = load_affine(l, in, label("%s.norm1", at.text));
+    r->conv1 = load_filter(l, out, in, 3, label("%s.conv1", at.text));
+    r->norm2 = load_affine(l, out, label("%s.norm2", at.text));
+    r->conv2 = load_filter(l, out, out, 3, label("%s.conv2", at.text));
     if (in != out)
-        r->shortcut = load_filter(l, out, in, 1, PART("conv_shortcut"));
-#undef PART
+        r->shortcut = load_filter(l, out, in, 1, label("%s.conv_shortcut", at.text));
 }
 
 /* Old files call the projections query, key, value, proj_attn. */
 static void load_attention(struct weight_loader *l, struct attention_block *a, int width,
-                           const char *name)
+                           struct label at)
 {
     static const char *const names[4] = {"to_q", "to_k", "to_v", "to_out.0"};
     static const char *const old[4] = {"query", "key", "value", "proj_attn"};
-    char part[160];
-    snprintf(part, sizeof part, "%s.group_norm", name);
-    a->norm = load_affine(l, width, part);
+    a->norm = load_affine(l, width, label("%s.group_norm", at.text));
     for (int i = 0; i < 4; i++) {
-        a->w[i] = weight_optional(l, SHAPE(width, width), "%s.%s.weight", name, old[i]);
+        a->w[i] = weight_optional(l, SHAPE(width, width), "%s.%s.weight", at.text, old[i]);
         const char *word = a->w[i] ? old[i] : names[i];
         if (!a->w[i])
-            a->w[i] = weight(l, SHAPE(width, width), "%s.%s.weight", name, word);
-        a->b[i] = weight(l, SHAPE(width), "%s.%s.bias", name, word);
+            a->w[i] = weight(l, SHAPE(width, width), "%s.%s.weight", at.text, word);
+        a->b[i] = weight(l, SHAPE(width), "%s.%s.bias", at.text, word);
     }
 }
 
 static void load_middle(struct weight_loader *l, struct middle *m, int width, bool attention,
                         const char *half)
 {
-    char name[160];
-    for (int i = 0; i < 2; i++) {
-        snprintf(name, sizeof name, "%s.mid_block.resnets.%d", half, i);
-        load_resnet(l, &m->resnets[i], width, width, name);
-    }
+    for (int i = 0; i < 2; i++)
+        load_resnet(l, &m->resnets[i], width, width, label("%s.mid_block.resnets.%d", half, i));
     m->has_attention = attention;
-    if (attention) {
-        snprintf(name, sizeof name, "%s.mid_block.attentions.0", half);
-        load_attention(l, &m->attention, width, name);
-    }
+    if (attention)
+        load_attention(l, &m->attention, width, label("%s.mid_block.attentions.0", half));
 }
 
 static void load_level(struct weight_loader *l, struct level *y, int in, int out, int count,
-                       const char *prefix, const char *resample)
+                       struct label at, const char *resample)
 {
-    char name[160];
     y->count = count;
-    for (int i = 0; i < count; i++) {
-        snprintf(name, sizeof name, "%s.resnets.%d", prefix, i);
-        load_resnet(l, &y->resnets[i], i ? out : in, out, name);
-    }
-    if (resample) {
-        snprintf(name, sizeof name, "%s.%s.0.conv", prefix, resample);
-        y->resample = load_filter(l, out, out, 3, name);
-    }
+    for (int i = 0; i < count; i++)
+        load_resnet(l, &y->resnets[i], i ? out : in, out, label("%s.resnets.%d", at.text, i));
+    if (resample)
+        y->resample = load_filter(l, out, out, 3, label("%s.%s.0.conv", at.text, resample));
 }
 
 static void load_encoder(struct weight_loader *l, const struct kl_config *c, struct half *h)
 {
     const int *width = c->encoder_width;
     int last = c->levels - 1;
-    char name[160];
     h->level_count = c->levels;
-    h->conv_in = load_filter(l, width[0], c->pixels, 3, "encoder.conv_in");
-    for (int i = 0; i <= last; i++) {
-        snprintf(name, sizeof name, "encoder.down_blocks.%d", i);
-        load_level(l, &h->levels[i], width[i ? i - 1 : 0], width[i], c->layers, name,
-                   i < last ? "downsamplers" : NULL);
-    }
+    h->conv_in = load_filter(l, width[0], c->pixels, 3, label("encoder.conv_in"));
+    for (int i = 0; i <= last; i++)
+        load_level(l, &h->levels[i], width[i ? i - 1 : 0], width[i], c->layers,
+                   label("encoder.down_blocks.%d", i), i < last ? "downsamplers" : NULL);
     load_middle(l, &h->middle, width[last], c->attention, "encoder");
-    h->norm_out = load_affine(l, width[last], "encoder.conv_norm_out");
-    h->conv_out = load_filter(l, 2 * c->latent, width[last], 3, "encoder.conv_out");
+    h->norm_out = load_affine(l, width[last], label("encoder.conv_norm_out"));
+    h->conv_out = load_filter(l, 2 * c->latent, width[last], 3, label("encoder.conv_out"));
 }
 
 static void load_decoder(struct weight_loader *l, const struct kl_config *c, struct half *h)
 {
     const int *width = c->decoder_width;
     int last = c->levels - 1;
-    char name[160];
     h->level_count = c->levels;
-    h->conv_in = load_filter(l, width[last], c->latent, 3, "decoder.conv_in");
+    h->conv_in = load_filter(l, width[last], c->latent, 3, label("decoder.conv_in"));
     load_middle(l, &h->middle, width[last], c->attention, "decoder");
-    for (int i = 0; i <= last; i++) { /* from the deepest, widest level outwards */
-        snprintf(name, sizeof name, "decoder.up_blocks.%d", i);
+    for (int i = 0; i <= last; i++) /* from the deepest, widest level outwards */
         load_level(l, &h->levels[i], width[i ? last - i + 1 : last], width[last - i], c->layers + 1,
-                   name, i < last ? "upsamplers" : NULL);
-    }
-    h->norm_out = load_affine(l, width[0], "decoder.conv_norm_out");
-    h->conv_out = load_filter(l, c->pixels, width[0], 3, "decoder.conv_out");
+                   label("decoder.up_blocks.%d", i), i < last ? "upsamplers" : NULL);
+    h->norm_out = load_affine(l, width[0], label("decoder.conv_norm_out"));
+    h->conv_out = load_filter(l, c->pixels, width[0], 3, label("decoder.conv_out"));
 }
 
 static void read_widths(struct config *c, const char *key, int levels, int *width)
@@ -233,11 +229,11 @@ static int kl_load(struct part *p, struct vae *v, struct err *e)
     if (k->has_encoder) {
         load_encoder(l, &c, &k->encoder);
         if (c.quant)
-            k->quant = load_filter(l, 2 * c.latent, 2 * c.latent, 1, "quant_conv");
+            k->quant = load_filter(l, 2 * c.latent, 2 * c.latent, 1, label("quant_conv"));
     }
     load_decoder(l, &c, &k->decoder);
     if (c.post_quant)
-        k->post_quant = load_filter(l, c.latent, c.latent, 1, "post_quant_conv");
+        k->post_quant = load_filter(l, c.latent, c.latent, 1, label("post_quant_conv"));
     return l->err.code ? err_set(e, l->err.code, "%s", l->err.text) : 0;
 }
 
