@@ -6,7 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cleanup.h"
 #include "base/str.h"
+#include "engine/cpu/parallel.h"
 
 static int open_cpu(int threads, struct device *d, struct err *e)
 {
@@ -67,4 +69,32 @@ void device_close(struct device *d)
     if (d->library)
         dlclose(d->library);
     *d = (struct device){0};
+}
+
+/* The processor's name as the kernel gives it; "" where it gives none. */
+static void processor_name(char *out, size_t size)
+{
+    char line[256];
+    AUTO_FILE FILE *f = fopen("/proc/cpuinfo", "re");
+    out[0] = '\0';
+    while (f && fgets(line, sizeof(line), f)) {
+        char *colon = strchr(line, ':');
+        if (!colon || strncmp(line, "model name", 10) != 0)
+            continue;
+        snprintf(out, size, "%s", str_trim(colon + 1));
+        return;
+    }
+}
+
+void device_describe(const struct device *d, char *out, size_t size)
+{
+    char name[80];
+    if (strcmp(d->name, "cpu") != 0) {
+        snprintf(out, size, "%s", d->backend->name);
+        return;
+    }
+    processor_name(name, sizeof(name));
+    snprintf(out, size, "cpu: %s, %d CPUs, fastest in %s", name[0] ? name : "unknown processor",
+             cpu_parallel_available(),
+             cpu_fastest_compute(d->backend) == DTYPE_BF16 ? "bf16" : "fp32");
 }

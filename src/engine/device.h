@@ -3,6 +3,8 @@
 #ifndef OMNI_DEVICE_H
 #define OMNI_DEVICE_H
 
+#include <stddef.h>
+
 #include "base/err.h"
 #include "engine/backend.h"
 
@@ -16,6 +18,8 @@ struct device {
  * -ENODEV when the device is not there, with the reason. */
 int device_open(const char *word, int threads, struct device *d, struct err *e);
 void device_close(struct device *d);
+/* "cpu: AMD EPYC, 2 CPUs, fastest in bf16" into out[size]. */
+void device_describe(const struct device *d, char *out, size_t size);
 
 /* What libomni_cuda.so exports under CUDA_BACKEND_SYMBOL. */
 #define CUDA_BACKEND_LIBRARY "libomni_cuda.so"

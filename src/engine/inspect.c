@@ -1,0 +1,269 @@
+/* Looking at checkpoints without drawing: what is there, what is missing, what it would need. */
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/cleanup.h"
+#include "base/str.h"
+#include "engine/model.h"
+
+#define MAX_UNUSED_NAMED 64
+
+static void json_cleanup(json_t **j)
+{
+    json_decref(*j);
+}
+#define AUTO_JSON __attribute__((cleanup(json_cleanup)))
+
+/* Text from files: what is not UTF-8 becomes '?', so that it always fits JSON. */
+static json_t *text(const char *s)
+{
+    json_t *j = json_string(s);
+    if (j)
+        return j;
+    AUTO_FREE char *plain = strdup(s);
+    for (char *c = plain; c && *c; c++)
+        if ((unsigned char)*c >= 0x80)
+            *c = '?';
+    return json_string(plain ? plain : "");
+}
+
+/* ---- parts ---- */
+
+/* How many tensors of each stored type. */
+static json_t *dtypes_of(const struct weights *w)
+{
+    json_t *j = json_object();
+    for (size_t i = 0; i < weights_count(w); i++) {
+        const char *stored = weights_at(w, i)->stored;
+        json_int_t n = json_integer_value(json_object_get(j, stored));
+        json_object_set_new(j, stored, json_integer(n + 1));
+    }
+    return j;
+}
+
+static json_t *unused_of(const struct weights *w)
+{
+    const char *names[MAX_UNUSED_NAMED];
+    size_t count = weights_unused(w, names, ARRAY_LEN(names));
+    json_t *j = json_array();
+    for (size_t i = 0; i < count && i < ARRAY_LEN(names); i++)
+        json_array_append_new(j, text(names[i]));
+    return j;
+}
+
+static json_t *part_json(const struct part *p, const struct err *fault)
+{
+    json_t *j = json_object();
+    json_object_set_new(j, "name", text(p->name));
+    json_object_set_new(j, "found", json_boolean(p->weights != NULL));
+    if (p->class_name)
+        json_object_set_new(j, "class", text(p->class_name));
+    if (p->weights) {
+        json_object_set_new(j, "path", text(weights_path(p->weights)));
+        json_object_set_new(j, "tensors", json_integer((json_int_t)weights_count(p->weights)));
+        json_object_set_new(j, "parameters",
+                            json_integer((json_int_t)weights_parameters(p->weights)));
+        json_object_set_new(j, "bytes", json_integer((json_int_t)weights_bytes(p->weights)));
+        json_object_set_new(j, "dtypes", dtypes_of(p->weights));
+        json_object_set_new(j, "unused", unused_of(p->weights));
+    }
+    const struct err *e = p->loader.err.code ? &p->loader.err : fault;
+    json_object_set_new(j, "error", e && e->code ? text(e->text) : json_null());
+    return j;
+}
+
+static bool part_opened(const struct checkpoint *c, const char *name)
+{
+    for (int i = 0; i < c->part_count; i++)
+        if (strcmp(c->parts[i].name, name) == 0)
+            return true;
+    return false;
+}
+
+/* A part that model_index.json names but loading did not reach. */
+static json_t *unopened_json(const struct checkpoint *c, const char *name, const char *stem)
+{
+    struct err e = {0};
+    struct part p = {0};
+    AUTO_FREE char *folder = checkpoint_file(c, name);
+    if (folder)
+        part_open(&p, folder, name, stem, &e);
+    snprintf(p.name, sizeof(p.name), "%s", name);
+    json_t *j = part_json(&p, &e);
+    part_close(&p);
+    return j;
+}
+
+static json_t *parts_json(const struct checkpoint *c)
+{
+    static const struct {
+        const char *name, *stem;
+    } usual[] = {
+        {"text_encoder", "model"},
+        {"text_encoder_2", "model"},
+        {"text_encoder_3", "model"},
+        {"transformer", "diffusion_pytorch_model"},
+        {"transformer_2", "diffusion_pytorch_model"},
+        {"unet", "diffusion_pytorch_model"},
+        {"vae", "diffusion_pytorch_model"},
+    };
+    json_t *j = json_array();
+    for (int i = 0; i < c->part_count; i++)
+        json_array_append_new(j, part_json(&c->parts[i], NULL));
+    for (size_t i = 0; i < ARRAY_LEN(usual) && c->index; i++)
+        if (config_length(c->index, usual[i].name) == 2 && !part_opened(c, usual[i].name))
+            json_array_append_new(j, unopened_json(c, usual[i].name, usual[i].stem));
+    return j;
+}
+
+/* ---- memory ---- */
+
+static json_t *memory_row(struct omni_model *m, int width, int height, int frames)
+{
+    struct omni_request r = {.mode = frames > 1 ? OMNI_TEXT_TO_VIDEO : OMNI_TEXT_TO_IMAGE,
+                             .prompt = "",
+                             .width = width,
+                             .height = height,
+                             .frames = frames,
+                             .guidance = m->traits.default_guidance};
+    uint64_t bytes = 0;
+    struct err e = {0};
+    if (omni_plan(m, &r, 1, &bytes, &e) != 0)
+        return NULL;
+    return json_pack("{s:i, s:i, s:i, s:I}", "width", width, "height", height, "frames", frames,
+                     "bytes", (json_int_t)bytes);
+}
+
+/* Activations at the model's own size and some usual ones; sizes that it cannot do are left out. */
+static json_t *memory_json(struct omni_model *m)
+{
+    const int sizes[][3] = {
+        {m->traits.default_width, m->traits.default_height, 1},
+        {128, 128, 1},
+        {256, 256, 1},
+        {512, 512, 1},
+        {1024, 1024, 1},
+        {256, 144, 24},
+    };
+    json_t *j = json_array();
+    for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+        json_t *row = memory_row(m, sizes[i][0], sizes[i][1], sizes[i][2]);
+        if (row)
+            json_array_append_new(j, row);
+    }
+    return j;
+}
+
+/* ---- the whole ---- */
+
+static void describe(json_t *j, struct omni_model *m)
+{
+    const struct omni_model_info *i = &m->info;
+    json_object_set_new(j, "variant", text(i->variant));
+    json_object_set_new(j, "parameters", json_integer((json_int_t)i->parameters));
+    json_object_set_new(j, "size_multiple", json_integer(i->size_multiple));
+    json_object_set_new(j, "default_width", json_integer(i->default_width));
+    json_object_set_new(j, "default_height", json_integer(i->default_height));
+    json_object_set_new(j, "default_steps", json_integer(i->default_steps));
+    json_object_set_new(j, "default_guidance", json_real(i->default_guidance));
+    json_object_set_new(j, "max_prompt_tokens", json_integer(i->max_prompt_tokens));
+    json_object_set_new(j, "max_frames", json_integer(m->traits.max_frames));
+    json_object_set_new(j, "scheduler", text(m->schedule.kind));
+    json_object_set_new(j, "memory", memory_json(m));
+}
+
+static const struct omni_load_options cpu_only = {.device = "cpu", .precision = OMNI_FP32};
+
+int omni_inspect(const char *path, char **json, struct err *e)
+{
+    struct omni_model m;
+    struct err fault = {0};
+    int rc = model_open(&m, path, &cpu_only, true, &fault);
+    AUTO_JSON json_t *j = json_object();
+    json_object_set_new(j, "path", text(path));
+    json_object_set_new(j, "class", text(m.checkpoint.class_name ? m.checkpoint.class_name : ""));
+    json_object_set_new(j, "family", m.family ? text(m.family->name) : json_null());
+    json_object_set_new(j, "error", rc ? text(fault.text) : json_null());
+    if (rc == 0)
+        describe(j, &m);
+    json_object_set_new(j, "parts", parts_json(&m.checkpoint));
+    bool nothing = m.checkpoint.index == NULL;
+    model_close(&m);
+    if (nothing)
+        return err_set(e, fault.code, "%s", fault.text);
+    *json = json_dumps(j, JSON_INDENT(2));
+    return *json ? 0 : err_nomem(e);
+}
+
+/* ---- verify ---- */
+
+/* The exponent bits that are all set in infinities and NaNs; 0 for types without them. */
+static bool finite_all(const struct weights_entry *t)
+{
+    size_t n = t->bytes / dtype_size(t->dtype);
+    const uint16_t *half = t->data;
+    const uint32_t *word = t->data;
+    uint16_t mask = t->dtype == DTYPE_BF16 ? 0x7f80 : 0x7c00;
+    if (t->dtype == DTYPE_F32) {
+        for (size_t i = 0; i < n; i++)
+            if ((word[i] & 0x7f800000u) == 0x7f800000u)
+                return false;
+        return true;
+    }
+    for (size_t i = 0; i < n; i++)
+        if ((half[i] & mask) == mask)
+            return false;
+    return true;
+}
+
+static int verify_part(const struct part *p, struct err *e)
+{
+    for (size_t i = 0; i < weights_count(p->weights); i++) {
+        const struct weights_entry *t = weights_at(p->weights, i);
+        if (t->usable && !finite_all(t))
+            return err_set(e, -EDOM, "%s: the tensor %s holds NaN or infinity; the file is damaged",
+                           t->file, t->name);
+    }
+    return 0;
+}
+
+int omni_verify(const char *path, struct err *e)
+{
+    struct omni_model m;
+    struct err local = {0};
+    e = e ? e : &local;
+    int rc = model_open(&m, path, &cpu_only, true, e);
+    for (int i = 0; i < m.checkpoint.part_count && rc == 0; i++)
+        rc = verify_part(&m.checkpoint.parts[i], e);
+    model_close(&m);
+    return rc;
+}
+
+/* ---- devices ---- */
+
+#define MAX_CUDA_DEVICES 16
+
+int omni_devices(char **json, struct err *e)
+{
+    AUTO_JSON json_t *j = json_array();
+    for (int i = -1; i < MAX_CUDA_DEVICES; i++) {
+        struct device d;
+        char word[16] = "cpu", line[128];
+        if (i >= 0)
+            snprintf(word, sizeof(word), "cuda:%d", i);
+        if (device_open(word, 0, &d, NULL) != 0) {
+            if (i >= 0)
+                break;
+            continue;
+        }
+        device_describe(&d, line, sizeof(line));
+        json_array_append_new(j, text(line));
+        device_close(&d);
+    }
+    *json = json_dumps(j, JSON_INDENT(2));
+    return *json ? 0 : err_nomem(e);
+}
