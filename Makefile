@@ -75,12 +75,14 @@ deps-test:
 # ---- unit tests: tests/FOLDER/test_NAME.c is one cmocka program ----
 unit_src := $(sort $(wildcard tests/*/test_*.c))
 unit_bin := $(patsubst tests/%.c,$(BUILD)/tests/%,$(unit_src))
+# Programs that tests start: whatever else tests/e2e holds.
+e2e_helpers := $(patsubst tests/%.c,$(BUILD)/tests/%,$(filter-out tests/e2e/test_%,$(wildcard tests/e2e/*.c)))
 helper_obj := $(call obj,$(sort $(wildcard tests/support/*.c)))
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(helper_obj) $(BUILD)/libapp.a $(BUILD)/libomni.a
 	$(call run,link)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(LIBS)
 .SECONDARY:
 
-unit-programs: $(unit_bin)
+unit-programs: $(unit_bin) $(e2e_helpers)
 
 # ---- tests/FOLDER/test_NAME.sh drive the real program; $OMNIFS names it ----
 test_scripts := $(sort $(wildcard tests/*/test_*.sh))

@@ -1,0 +1,139 @@
+/* omnifs bench: tables of what this machine does, each beside its floor. */
+#include "cli/bench.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "cli/term.h"
+#include "job/models.h"
+#include "job/registry.h"
+
+#define NAME "omnifs bench"
+
+static const struct cli_usage usage = {
+    .name = NAME,
+    .synopsis = "[PROFILE ...] [OPTION ...]",
+    .about = "Measures this machine: what a plain matrix product and copy reach; requests of the\n"
+             "profiles by stage; the engine's operations; files through a mount of its own.\n"
+             "Every figure is the median of several warm runs.",
+    .more = "Exit codes: 0 measured, 1 a part could not be measured, 2 usage.",
+    .min_words = 0,
+    .max_words = -1,
+};
+
+static const struct section {
+    const char *name, *title;
+    int (*measure)(struct bench *b, json_t *rows, struct err *e);
+} sections[] = {
+    {"machine", "The machine's floor", bench_machine},
+    {"stages", "Requests by stage, seconds", bench_stages},
+    {"operations", "Operations of a request", bench_operations},
+    {"files", "Files, beside the same calls on the disk below", bench_files},
+};
+
+static int compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+double bench_median(double *values, int n)
+{
+    qsort(values, (size_t)n, sizeof *values, compare);
+    return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+}
+
+/* ---- printing ---- */
+
+#define MAX_COLUMNS 12
+
+static void format_cell(const json_t *value, char *out, size_t size)
+{
+    if (json_is_string(value))
+        snprintf(out, size, "%s", json_string_value(value));
+    else if (json_is_integer(value))
+        snprintf(out, size, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+    else if (json_number_value(value) >= 1000)
+        snprintf(out, size, "%.0f", json_number_value(value));
+    else
+        snprintf(out, size, "%.3g", json_number_value(value));
+}
+
+static void print_rows(const json_t *rows)
+{
+    struct table_column columns[MAX_COLUMNS] = {0};
+    int count = 0;
+    const char *key;
+    json_t *value, *row;
+    size_t i;
+    json_object_foreach(json_array_get(rows, 0), key, value)
+    {
+        if (count < MAX_COLUMNS)
+            columns[count++] = (struct table_column){
+                key, json_is_string(value) ? TABLE_LEFT : TABLE_RIGHT, count == 0};
+    }
+    AUTO_TABLE struct table t = {.columns = columns, .column_count = count};
+    json_array_foreach(rows, i, row)
+    {
+        char text[MAX_COLUMNS][96];
+        const char *cells[MAX_COLUMNS];
+        for (int c = 0; c < count; c++) {
+            format_cell(json_object_get(row, columns[c].title), text[c], sizeof text[c]);
+            cells[c] = text[c];
+        }
+        table_row(&t, cells);
+    }
+    table_print(&t, stdout);
+}
+
+static int measure_all(struct bench *b, bool json)
+{
+    json_t *report = json_object();
+    int code = CLI_DONE;
+    for (size_t i = 0; i < ARRAY_LEN(sections); i++) {
+        struct err e = {0};
+        json_t *rows = json_array();
+        if (sections[i].measure(b, rows, &e))
+            code = cli_fail(NAME, CLI_FAILED, "%s: %s", sections[i].name, e.text);
+        if (!json && json_array_size(rows)) {
+            printf("%s%s\n", i ? "\n" : "", sections[i].title);
+            print_rows(rows);
+            fflush(stdout);
+        }
+        json_object_set_new(report, sections[i].name, rows);
+    }
+    if (json) {
+        AUTO_FREE char *text = json_dumps(report, JSON_INDENT(2));
+        puts(text ? text : "{}");
+    }
+    json_decref(report);
+    return code;
+}
+
+int cmd_bench(int argc, char **argv)
+{
+    bool json = false;
+    const struct cli_option options[] = {
+        {"json", 'j', CLI_FLAG, NULL, "print JSON", &json},
+        {0},
+    };
+    AUTO_WORDS struct cli_words words;
+    int code = cli_parse(&usage, options, argc, argv, &words);
+    if (code != CLI_CONTINUE)
+        return code;
+    struct err e = {0};
+    struct registry *registry = NULL;
+    struct models *models = NULL;
+    if (registry_load(NULL, &registry, &e) ||
+        models_new(&generator_omni, registry->devices.count ? registry->devices.names[0] : NULL,
+                   registry->devices.memory, registry->devices.threads, &models, &e)) {
+        code = cli_fail(NAME, CLI_FAILED, "%s", e.text);
+    } else {
+        struct bench b = {.registry = registry, .models = models, .profiles = &words};
+        code = measure_all(&b, json);
+    }
+    models_free(models);
+    registry_unref(registry);
+    return code;
+}

@@ -1,0 +1,29 @@
+/* What the sections of `omnifs bench` share. Each section is a table: an array of flat objects with
+ * the same keys, which are the titles of its columns. */
+#ifndef OMNIFS_CLI_BENCH_H
+#define OMNIFS_CLI_BENCH_H
+
+#include <jansson.h>
+
+#include "cli/cli.h"
+
+struct registry;
+struct models;
+
+struct bench {
+    const struct registry *registry;
+    struct models *models;
+    const struct cli_words *profiles; /* none: all of the registry */
+    double peak_gflops;               /* measured by the first section, 0 before */
+};
+
+/* Each fills `rows`; a sentence when this machine cannot do it. */
+int bench_machine(struct bench *b, json_t *rows, struct err *e);
+int bench_stages(struct bench *b, json_t *rows, struct err *e);
+int bench_operations(struct bench *b, json_t *rows, struct err *e);
+int bench_files(struct bench *b, json_t *rows, struct err *e);
+
+/* The median of n > 0 values, which are sorted in place. */
+double bench_median(double *values, int n);
+
+#endif
