@@ -129,16 +129,15 @@ static int keep_users_file(int dir, const char *name)
     return -EEXIST;
 }
 
-/* Removes what bears the name of an artifact that is about to appear. */
+/* An artifact of the same name is replaced in one step by CREATE (its name is hidden from this
+ * thread's LOOKUP), so that a preview never disappears between two. */
 static int make_way(struct publisher *p, int dir, int64_t folder, const char *name)
 {
     struct node n;
     int r = tree_lookup(p->fs->tree, folder, name, &n);
     if (r)
         return r == -ENOENT ? 0 : r;
-    if (!n.artifact)
-        return keep_users_file(dir, name);
-    return unlinkat(dir, name, 0) && errno != ENOENT ? -errno : 0;
+    return n.artifact ? 0 : keep_users_file(dir, name);
 }
 
 static int create(struct publisher *p, int dir, int64_t folder, const struct file *f)
@@ -165,7 +164,7 @@ static int publish_file(struct publisher *p, int dir, int64_t folder, const stru
         !strcmp(n.origin, f->origin))
         return 0; /* made visible before a crash */
     int r = -EEXIST;
-    for (int i = 0; r == -EEXIST && i < 8; i++) {
+    for (int i = 0; r == -EEXIST && i < 8; i++) { /* a user may be as quick as we are */
         r = make_way(p, dir, folder, f->name);
         if (!r)
             r = create(p, dir, folder, f);
