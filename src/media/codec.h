@@ -33,6 +33,9 @@ media_decode_fn media_png_decode, media_jpeg_decode, media_webp_decode, media_cl
 /* -EFBIG with a sentence when a frame of this size is over the limits; -EINVAL when not positive.
  * Decoders call it with the header's size, before they allocate. */
 int media_check_size(const struct source *s, int64_t width, int64_t height, struct err *e);
+/* As media_check_size, for all frames of a clip together. */
+int media_check_frames(const struct source *s, int width, int height, int64_t frames,
+                       struct err *e);
 /* media_check_size, then zeroed pixels for it. */
 int media_raster_new(struct raster *r, const struct source *s, int64_t width, int64_t height,
                      struct err *e);

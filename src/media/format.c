@@ -111,5 +111,6 @@ void media_limits_init(struct media_limits *l)
         .max_pixels = (uint64_t)64 << 20,
         .max_bytes = (size_t)256 << 20,
         .max_frames = 1000,
+        .max_clip_pixels = (uint64_t)512 << 20,
     };
 }

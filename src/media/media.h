@@ -53,7 +53,7 @@ typedef int media_progress_fn(void *user, int frames_done, int frames);
 
 struct media_options {
     enum media_format format;
-    int quality;                 /* 1..100: JPEG, WebP, MP4, WebM */
+    int quality;                 /* 1..100; GIF: how small a change of a pixel is still stored */
     double fps;                  /* frames a second of a clip: 0.01..1000, need not be whole */
     int loop;                    /* GIF and WebP clips: 0 for ever, n plays n times (n <= 65535) */
     int palette;                 /* GIF: most colours, 2..256 */
@@ -78,9 +78,9 @@ void media_options_init(struct media_options *o, enum media_format format);
 int media_encode(const struct picture *p, const struct media_options *o, struct str *out,
                  struct err *e);
 
-/* media_encode into dirfd/name: a temporary file, fsync, then rename, so that `name` is either the
- * old file or the whole new one. The folder is not synced: callers that write several files do it
- * once. Also the errors of open, write and rename. */
+/* media_encode into dirfd/name by a synced temporary file and a rename, so that `name` is either
+ * the old file or the whole new one, also after a power cut. Also the errors of open, write,
+ * rename. */
 int media_write(int dirfd, const char *name, const struct picture *p, const struct media_options *o,
                 struct err *e);
 
@@ -99,9 +99,10 @@ struct media_limits {
     uint64_t max_pixels;       /* width * height of one frame */
     size_t max_bytes;          /* of the file */
     int max_frames;            /* clips; more is an error */
+    uint64_t max_clip_pixels;  /* width * height * frames of a clip that is read */
 };
 
-/* 16384 x 16384, 64 Mpixel, 256 MiB, 1000 frames. */
+/* 16384 x 16384, 64 Mpixel, 256 MiB, 1000 frames, 512 Mpixel a clip (1.5 GiB of memory). */
 void media_limits_init(struct media_limits *l);
 
 enum media_read_as {
@@ -120,7 +121,8 @@ int media_decode_image(const void *bytes, size_t size, const char *name,
                        const struct media_limits *limits, enum media_read_as as,
                        struct picture *out, struct err *e);
 
-/* What a file holds, from its headers (clips: from all of its packets, none decoded). */
+/* What a file holds. PNG and JPEG are decoded to be sure that they are whole; of clips all packets
+ * are seen and none decoded. */
 struct media_info {
     enum media_format format;
     int width, height; /* upright */

@@ -20,6 +20,19 @@ int media_check_size(const struct source *s, int64_t width, int64_t height, stru
     return 0;
 }
 
+int media_check_frames(const struct source *s, int width, int height, int64_t frames, struct err *e)
+{
+    const struct media_limits *l = s->limits;
+    if (frames > l->max_frames)
+        return err_set(e, -EFBIG, "%s has more than the %d frames that are read", s->name,
+                       l->max_frames);
+    /* media_check_size passed: a frame has fewer than 2^62 pixels */
+    if ((uint64_t)width * (uint64_t)height > l->max_clip_pixels / (uint64_t)frames)
+        return err_set(e, -EFBIG, "%s is %d frames of %dx%d pixels; at most %llu pixels are read",
+                       s->name, (int)frames, width, height, (unsigned long long)l->max_clip_pixels);
+    return 0;
+}
+
 int media_raster_new(struct raster *r, const struct source *s, int64_t width, int64_t height,
                      struct err *e)
 {

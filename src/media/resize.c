@@ -35,12 +35,16 @@ int media_resize(const struct picture *in, int width, int height, enum media_sca
         return err_set(e, -EINVAL, "a picture of %dx%d cannot be made %dx%d", in->width, in->height,
                        width, height);
     }
-    for (int i = 0; i < in->frames; i++) {
+    for (int i = 0; i < in->frames && !r; i++) {
         const uint8_t *from[4] = {picture_frame(in, i)};
         uint8_t *to[4] = {picture_frame(out, i)};
         int from_stride[4] = {in->width * 3}, to_stride[4] = {width * 3};
-        sws_scale(c, from, from_stride, 0, in->height, to, to_stride);
+        if (sws_scale(c, from, from_stride, 0, in->height, to, to_stride) != height)
+            r = err_set(e, -EIO, "scaling %dx%d to %dx%d failed", in->width, in->height, width,
+                        height);
     }
     sws_freeContext(c);
-    return 0;
+    if (r)
+        picture_free(out);
+    return r;
 }

@@ -163,8 +163,7 @@ static int walk(struct reader *d, struct media_info *info)
             break;
     }
     if (frames > d->s->limits->max_frames)
-        return err_set(d->e, -EFBIG, "%s has more than the %d frames that are read", d->s->name,
-                       d->s->limits->max_frames);
+        return media_check_frames(d->s, 1, 1, frames, d->e);
     if (frames == 0 || (code != AVERROR_EOF && code < 0) || !has_end(d) ||
         (d->stream->nb_frames > 0 && d->format == MEDIA_MP4 && frames < d->stream->nb_frames))
         return damaged(d, "it is damaged or ends too early");
@@ -288,7 +287,10 @@ static int read_frames(struct reader *d, struct picture *out)
     }
     if (r < 0)
         return r;
-    return i == out->frames ? 0 : damaged(d, "frames are missing");
+    if (i == 0)
+        return damaged(d, "there is no frame in it");
+    out->frames = i; /* a packet may hold half of an interlaced frame, or say "as before" */
+    return 0;
 }
 
 int media_video_clip(const struct source *s, enum media_format format, struct picture *out,
@@ -302,12 +304,14 @@ int media_video_clip(const struct source *s, enum media_format format, struct pi
     r = open_file(&d);
     if (!r)
         r = open_codec(&d);
+    if (!r)
+        r = media_check_frames(s, info.width, info.height, info.frames, e);
     if (!r && picture_new(out, info.width, info.height, info.frames))
         r = err_nomem(e);
     if (!r)
         r = read_frames(&d, out);
     finish(&d);
-    *fps = info.fps;
+    *fps = info.seconds > 0 && !r ? out->frames / info.seconds : 0;
     if (r)
         picture_free(out);
     return r;

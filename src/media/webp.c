@@ -266,8 +266,11 @@ int media_webp_clip(const struct source *s, struct picture *out, double *fps, st
         return damaged(s, e);
     }
     int end_ms = 0;
-    r = picture_new(out, about.width, about.height, about.frames);
-    r = r ? err_nomem(e) : read_frames(s, dec, out, &end_ms, e);
+    r = media_check_frames(s, about.width, about.height, about.frames, e);
+    if (!r && picture_new(out, about.width, about.height, about.frames))
+        r = err_nomem(e);
+    if (!r)
+        r = read_frames(s, dec, out, &end_ms, e);
     WebPAnimDecoderDelete(dec);
     *fps = end_ms > 0 ? about.frames * 1000.0 / end_ms : 0;
     if (r)
@@ -305,8 +308,5 @@ int media_webp_probe(const struct source *s, struct media_info *info, struct err
     WebPDemuxDelete(demux);
     if (info->seconds > 0)
         info->fps = frames / info->seconds;
-    if (frames < 1 || frames > (uint32_t)s->limits->max_frames)
-        return err_set(e, frames ? -EFBIG : -EINVAL, "%s has %u frames; 1 to %d are read", s->name,
-                       frames, s->limits->max_frames);
-    return 0;
+    return frames < 1 ? damaged(s, e) : media_check_frames(s, 1, 1, frames, e);
 }

@@ -178,6 +178,10 @@ static void each_limit_is_told_with_its_number(void **state)
     l.max_frames = 3;
     assert_int_equal(decode(clip.data, clip.len, true, &l, &e), -EFBIG);
     assert_non_null(strstr(e.text, "3 frames"));
+    l.max_frames = 4;
+    l.max_clip_pixels = 40 * 24 * 4 - 1;
+    assert_int_equal(decode(clip.data, clip.len, true, &l, &e), -EFBIG);
+    assert_non_null(strstr(e.text, "4 frames of 40x24"));
     str_free(&s);
     str_free(&clip);
 }
