@@ -291,17 +291,17 @@ static struct tensor *run_attention(const struct kl *k, struct ops *o,
 static struct tensor *run_middle(const struct kl *k, struct ops *o, const struct middle *m,
                                  ops_mark mark, struct tensor *x)
 {
-    x = ops_pop_keep(o, mark, run_resnet(k, o, &m->resnets[0], x));
+    x = ops_keep(o, mark, run_resnet(k, o, &m->resnets[0], x));
     if (m->has_attention)
-        x = ops_pop_keep(o, mark, run_attention(k, o, &m->attention, x));
-    return ops_pop_keep(o, mark, run_resnet(k, o, &m->resnets[1], x));
+        x = ops_keep(o, mark, run_attention(k, o, &m->attention, x));
+    return ops_keep(o, mark, run_resnet(k, o, &m->resnets[1], x));
 }
 
 static struct tensor *run_level(const struct kl *k, struct ops *o, const struct level *y,
                                 ops_mark mark, struct tensor *x)
 {
     for (int i = 0; i < y->count; i++)
-        x = ops_pop_keep(o, mark, run_resnet(k, o, &y->resnets[i], x));
+        x = ops_keep(o, mark, run_resnet(k, o, &y->resnets[i], x));
     return x;
 }
 
@@ -316,11 +316,11 @@ static struct tensor *kl_encode(const void *state, struct ops *o, const struct t
     for (int i = 0; i < h->level_count; i++) {
         x = run_level(k, o, &h->levels[i], mark, x);
         if (h->levels[i].resample.w)
-            x = ops_pop_keep(o, mark, conv(o, &h->levels[i].resample, x, 2, right_and_bottom));
+            x = ops_keep(o, mark, conv(o, &h->levels[i].resample, x, 2, right_and_bottom));
     }
     x = run_middle(k, o, &h->middle, mark, x);
-    x = ops_pop_keep(o, mark, norm_conv(k, o, &h->norm_out, &h->conv_out, x));
-    return k->quant.w ? ops_pop_keep(o, mark, conv(o, &k->quant, x, 1, none)) : x;
+    x = ops_keep(o, mark, norm_conv(k, o, &h->norm_out, &h->conv_out, x));
+    return ops_pop_keep(o, mark, k->quant.w ? conv(o, &k->quant, x, 1, none) : x);
 }
 
 static struct tensor *kl_decode(const void *state, struct ops *o, const struct tensor *latents)
@@ -330,13 +330,13 @@ static struct tensor *kl_decode(const void *state, struct ops *o, const struct t
     ops_mark mark = ops_push(o);
     if (k->post_quant.w)
         latents = conv(o, &k->post_quant, latents, 1, none);
-    struct tensor *x = ops_pop_keep(o, mark, conv(o, &h->conv_in, latents, 1, same));
+    struct tensor *x = ops_keep(o, mark, conv(o, &h->conv_in, latents, 1, same));
     x = run_middle(k, o, &h->middle, mark, x);
     for (int i = 0; i < h->level_count; i++) {
         x = run_level(k, o, &h->levels[i], mark, x);
         if (h->levels[i].resample.w)
-            x = ops_pop_keep(
-                o, mark, conv(o, &h->levels[i].resample, op_upsample_nearest(o, x, 2), 1, same));
+            x = ops_keep(o, mark,
+                         conv(o, &h->levels[i].resample, op_upsample_nearest(o, x, 2), 1, same));
     }
     return ops_pop_keep(o, mark, norm_conv(k, o, &h->norm_out, &h->conv_out, x));
 }
