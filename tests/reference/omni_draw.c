@@ -1,69 +1,128 @@
 /* Draws with the engine alone and tells how long it took, for comparisons with other programs:
  *
  *   make BUILD=build build/tests/reference/omni_draw
- *   build/tests/reference/omni_draw MODEL WIDTH HEIGHT FRAMES STEPS GUIDANCE PRECISION REPEAT
- * [OUT.rgb]
+ *   build/tests/reference/omni_draw MODEL -p PROMPT -s 128x128x1 -n 24 -g 4 -o out.rgb
  *
  * One JSON object a repetition: seconds of each stage and of the whole call, bytes of memory. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "engine/omni.h"
 
-static int fault(const struct err *e)
+struct options {
+    struct omni_request request;
+    struct omni_load_options load;
+    const char *out;
+    int repeat;
+};
+
+static int fault(const char *text)
 {
-    fprintf(stderr, "%s\n", e->text);
+    fprintf(stderr, "%s\n", text);
     return 1;
 }
 
-static int draw(struct omni_model *m, const struct omni_request *r, const char *out)
+static int usage(const char *name)
+{
+    fprintf(
+        stderr,
+        "usage: %s MODEL [-p PROMPT] [-q NEGATIVE_PROMPT] [-s WIDTHxHEIGHT[xFRAMES]] [-n STEPS]\n"
+        "       [-g GUIDANCE] [-S SEED] [-P auto|fp32|bf16] [-t THREADS] [-r REPEAT] [-o "
+        "OUT.rgb]\n",
+        name);
+    return 2;
+}
+
+static int parse_option(struct options *o, int c)
+{
+    struct omni_request *r = &o->request;
+    switch (c) {
+    case 'p':
+        r->prompt = optarg;
+        return 0;
+    case 'q':
+        r->negative_prompt = optarg;
+        return 0;
+    case 's':
+        return sscanf(optarg, "%dx%dx%d", &r->width, &r->height, &r->frames) < 2;
+    case 'n':
+        r->steps = atoi(optarg);
+        return 0;
+    case 'g':
+        r->guidance = atof(optarg);
+        return 0;
+    case 'S':
+        r->seed = strtoull(optarg, NULL, 10);
+        return 0;
+    case 'P':
+        return omni_precision_parse(optarg, &o->load.precision);
+    case 't':
+        o->load.threads = atoi(optarg);
+        return 0;
+    case 'r':
+        o->repeat = atoi(optarg);
+        return 0;
+    case 'o':
+        o->out = optarg;
+        return 0;
+    default:
+        return 1;
+    }
+}
+
+static int keep(const struct picture *p, const char *path)
+{
+    FILE *f = fopen(path, "wb");
+    if (!f)
+        return fault("the picture cannot be written");
+    size_t wrote = fwrite(p->rgb, picture_frame_bytes(p), (size_t)p->frames, f);
+    return fclose(f) != 0 || wrote != (size_t)p->frames;
+}
+
+static int draw(struct omni_model *m, const struct options *o)
 {
     struct omni_result result;
     struct omni_timings t;
     struct err e = {0};
     double start = clock_seconds();
-    if (omni_generate(m, r, 1, NULL, &result, &t, &e) != 0)
-        return fault(&e);
-    printf("{\"total\": %.4f, \"encode\": %.4f, \"steps\": %.4f, \"decode\": %.4f, \"precision\": "
-           "\"%s\", "
-           "\"peak_bytes\": %llu, \"planned_bytes\": %llu}\n",
+    if (omni_generate(m, &o->request, 1, NULL, &result, &t, &e) != 0)
+        return fault(e.text);
+    printf("{\"total\": %.4f, \"encode\": %.4f, \"steps\": %.4f, \"decode\": %.4f, "
+           "\"precision\": \"%s\", \"peak_bytes\": %llu, \"planned_bytes\": %llu}\n",
            clock_seconds() - start, t.encode, t.steps, t.decode, omni_model_info(m)->precision,
            (unsigned long long)t.peak_bytes, (unsigned long long)t.planned_bytes);
-    FILE *f = out ? fopen(out, "wb") : NULL;
-    if (f) {
-        fwrite(result.picture.rgb, picture_frame_bytes(&result.picture),
-               (size_t)result.picture.frames, f);
-        fclose(f);
-    }
+    int rc = o->out ? keep(&result.picture, o->out) : 0;
     picture_free(&result.picture);
-    return 0;
+    return rc;
 }
 
 int main(int argc, char **argv)
 {
-    struct omni_load_options options = {.device = "cpu"};
+    struct options o = {.request = {.prompt = "a red apple, 3d render",
+                                    .width = 128,
+                                    .height = 128,
+                                    .frames = 1,
+                                    .guidance = NAN,
+                                    .seed = 1},
+                        .load = {.device = "cpu"},
+                        .repeat = 1};
     struct omni_model *m;
     struct err e = {0};
-    if (argc < 9 || omni_precision_parse(argv[7], &options.precision) != 0) {
-        fprintf(stderr,
-                "usage: %s MODEL WIDTH HEIGHT FRAMES STEPS GUIDANCE PRECISION REPEAT [OUT.rgb]\n",
-                argv[0]);
-        return 2;
-    }
-    if (omni_model_load(argv[1], &options, &m, &e) != 0)
-        return fault(&e);
-    struct omni_request r = {.prompt = "a red apple, 3d render",
-                             .width = atoi(argv[2]),
-                             .height = atoi(argv[3]),
-                             .frames = atoi(argv[4]),
-                             .steps = atoi(argv[5]),
-                             .guidance = atof(argv[6]),
-                             .seed = 1};
-    r.mode = r.frames > 1 ? OMNI_TEXT_TO_VIDEO : OMNI_TEXT_TO_IMAGE;
+    if (argc < 2)
+        return usage(argv[0]);
+    const char *model = argv[1];
+    for (int c; (c = getopt(argc - 1, argv + 1, "p:q:s:n:g:S:P:t:r:o:")) != -1;)
+        if (parse_option(&o, c) != 0)
+            return usage(argv[0]);
+    o.request.mode = o.request.frames > 1 ? OMNI_TEXT_TO_VIDEO : OMNI_TEXT_TO_IMAGE;
+    if (omni_model_load(model, &o.load, &m, &e) != 0)
+        return fault(e.text);
     int rc = 0;
-    for (int i = 0; i < atoi(argv[8]) && rc == 0; i++)
-        rc = draw(m, &r, argc > 9 ? argv[9] : NULL);
+    for (int i = 0; i < o.repeat && rc == 0; i++)
+        rc = draw(m, &o);
     omni_model_free(m);
     return rc;
 }
