@@ -21,14 +21,14 @@ int omni_precision_parse(const char *word, enum omni_precision *out);
 const char *omni_precision_name(enum omni_precision p);
 
 struct omni_load_options {
-    const char *device;            /* "cpu", "cuda:0"; NULL: OMNIFS_DEVICE, else the best there is */
+    const char *device; /* "cpu", "cuda:0"; NULL: OMNIFS_DEVICE, else the best there is */
     enum omni_precision precision; /* OMNI_AUTO: measured to be the fastest that the model allows */
     int threads;                   /* CPU threads; 0: OMNIFS_THREADS, else all that may be used */
 };
 
 struct omni_model_info {
-    const char *family;   /* "flux2-klein" */
-    const char *variant;  /* "base" or "distilled" */
+    const char *family;    /* "flux2-klein" */
+    const char *variant;   /* "base" or "distilled" */
     const char *precision; /* what OMNI_AUTO became */
     const char *device;
     uint64_t parameters;   /* over all parts */
@@ -40,7 +40,9 @@ struct omni_model_info {
     bool guided;    /* guidance and negative prompts have an effect */
     bool has_video; /* frames > 1 are possible */
     int max_prompt_tokens;
-    char sha256[65]; /* over the model's files: names and contents, in order */
+    /* Over the model's files in order: names, sizes and contents; of files over 64 MiB the first
+     * MiB and 256 samples of 64 KiB, so that loading stays fast (engine/fingerprint.h). */
+    char sha256[65];
 };
 
 /* Loads a folder in the hub's layout (model_index.json). */
@@ -49,7 +51,13 @@ int omni_model_load(const char *path, const struct omni_load_options *options,
 void omni_model_free(struct omni_model *m);
 const struct omni_model_info *omni_model_info(const struct omni_model *m);
 
-enum omni_mode { OMNI_TEXT_TO_IMAGE, OMNI_IMAGE_TO_IMAGE, OMNI_INPAINT, OMNI_TEXT_TO_VIDEO, OMNI_IMAGE_TO_VIDEO };
+enum omni_mode {
+    OMNI_TEXT_TO_IMAGE,
+    OMNI_IMAGE_TO_IMAGE,
+    OMNI_INPAINT,
+    OMNI_TEXT_TO_VIDEO,
+    OMNI_IMAGE_TO_VIDEO
+};
 
 struct omni_request {
     enum omni_mode mode;
@@ -59,10 +67,10 @@ struct omni_request {
     int frames;                  /* 1 for pictures */
     bool loop;                   /* the clip should return to its start */
     int steps;                   /* 0: the checkpoint's own */
-    double guidance;             /* NAN: the checkpoint's own; as the family's diffusers pipeline means it */
+    double guidance; /* NAN: the checkpoint's own; as the family's diffusers pipeline means it */
     uint64_t seed;
-    const char *scheduler;       /* NULL: the checkpoint's own */
-    double strength;             /* image_to_image, inpaint: 0 … 1 */
+    const char *scheduler;        /* NULL: the checkpoint's own */
+    double strength;              /* image_to_image, inpaint: 0 … 1 */
     const struct picture *images; /* references, borrowed */
     int image_count;
     const struct picture *mask; /* inpaint: white is drawn anew */
@@ -99,8 +107,8 @@ struct omni_timings {
 
 /* Peak bytes beyond the weights that omni_generate will use for these requests together. -EINVAL
  * with a sentence for a request that this model cannot do (size, mode, frames, scheduler). */
-int omni_plan(struct omni_model *m, const struct omni_request *requests, int count,
-              uint64_t *bytes, struct err *e);
+int omni_plan(struct omni_model *m, const struct omni_request *requests, int count, uint64_t *bytes,
+              struct err *e);
 
 /* Runs `count` requests of one mode, size, frames and step count as one batch; each gives the same
  * bytes as it does alone. results[count] are the caller's to picture_free; `timings` may be NULL.
@@ -114,7 +122,8 @@ int omni_generate(struct omni_model *m, const struct omni_request *requests, int
  * with found/missing, parameters, dtypes, unused tensors, bytes needed at some sizes. Works for
  * broken checkpoints as far as they can be read. */
 int omni_inspect(const char *path, char **json, struct err *e);
-/* Checks every tensor: present, shape, no NaN or infinity. 0, or a sentence about the first fault. */
+/* Checks every tensor: present, shape, no NaN or infinity. 0, or a sentence about the first fault.
+ */
 int omni_verify(const char *path, struct err *e);
 
 /* One line about each usable device: "cpu: AMD EPYC, 2 threads, avx512_bf16" … JSON array, heap. */
