@@ -38,7 +38,10 @@ void progress_format(struct str *out, const char *label, int done, int total, do
     int bar = width - label_width - term_columns(str_cstr(&tail)) - 4;
     bar = bar > 40 ? 40 : bar;
     AUTO_STR struct str line = {0};
-    str_addf(&line, "%-*s", label_width, label);
+    if (tail.len)
+        str_addf(&line, "%-*s", label_width, label);
+    else
+        str_add(&line, label);
     if (bar >= 8 && total > 0) {
         int filled = (int)((int64_t)bar * (done < total ? done : total) / total);
         str_add(&line, " [");
@@ -82,7 +85,8 @@ void progress_set(struct progress *p, const char *label, int done, int total, do
     p->total = total;
     if (eta < 0 && p->step_seconds > 0)
         eta = p->step_seconds * (total - done);
-    if (fresh || now - p->shown >= (p->live ? LIVE_SECONDS : PLAIN_SECONDS))
+    bool finished = done == total && total > 0 && !fresh;
+    if (fresh || finished || now - p->shown >= (p->live ? LIVE_SECONDS : PLAIN_SECONDS))
         show(p, now, eta);
 }
 

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -19,6 +20,7 @@
 
 #define NAME           "omnifs run"
 #define METADATA_LIMIT (1u << 20)
+#define PREVIEW_EVERY  4 /* steps */
 #define PREVIEW_ROWS   16
 #define RESULT_ROWS    32
 
@@ -225,6 +227,22 @@ static int report(const struct run *r, const char *folder, const struct options 
     }
 }
 
+/* mkdir -p as a shell does it: the umask decides who may look. */
+static int make_folders(const char *path, struct err *e)
+{
+    AUTO_FREE char *copy = strdup(path);
+    if (!copy)
+        return err_nomem(e);
+    for (char *slash = copy; (slash = strchr(slash + 1, '/'));) {
+        *slash = '\0';
+        mkdir(copy, 0777);
+        *slash = '/';
+    }
+    if (mkdir(copy, 0777) && errno != EEXIST)
+        return err_set(e, -errno, "%s: %s", path, strerror(errno));
+    return 0;
+}
+
 static int open_folders(struct run *r, const char *path, const char *output, struct err *e)
 {
     AUTO_FREE char *copy = strdup(path);
@@ -232,7 +250,7 @@ static int open_folders(struct run *r, const char *path, const char *output, str
     r->in_fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (r->in_fd < 0)
         return err_set(e, -errno, "%s: %s", folder, strerror(errno));
-    if (file_mkdirs(output, e))
+    if (make_folders(output, e))
         return e->code;
     r->out_fd = open(output, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (r->out_fd < 0)
@@ -240,11 +258,36 @@ static int open_folders(struct run *r, const char *path, const char *output, str
     return 0;
 }
 
+/* Opens what a run needs, runs it, and closes everything; what could not be opened is a usage
+ * error when it is the user's word or file. */
+static int run_with(struct run *r, struct watch *w, const char *path, const struct options *o,
+                    struct err *e)
+{
+    struct registry *registry = NULL;
+    struct models *models = NULL;
+    int code = CLI_USAGE;
+    if (registry_load(NULL, &registry, e))
+        return code;
+    r->registry = registry;
+    if (read_request(r, path, o, e) == 0 && open_folders(r, path, o->output, e) == 0) {
+        const char *device = registry->devices.count ? registry->devices.names[0] : NULL;
+        code = CLI_FAILED;
+        if (models_new(&generator_omni, device, registry->devices.memory, registry->devices.threads,
+                       &models, e) == 0) {
+            r->models = models;
+            run_batch((struct run *[]){r}, 1);
+            clear_preview(w);
+            code = report(r, o->output, o);
+        }
+    }
+    models_free(models);
+    registry_unref(registry);
+    return code;
+}
+
 static int run_file(const char *path, const struct options *o)
 {
     struct err e = {0};
-    struct registry *registry = NULL;
-    struct models *models = NULL;
     struct run r;
     char id[ID_SIZE];
     id_new(id);
@@ -259,24 +302,10 @@ static int run_file(const char *path, const struct options *o)
                                     .cancelled = on_cancelled,
                                     .preview = o->show ? on_preview : NULL,
                                     .note = on_note,
-                                    .preview_every = o->show ? 4 : 0};
+                                    .preview_every = o->show ? PREVIEW_EVERY : 0};
     r.hooks = &hooks;
 
-    int code = CLI_USAGE;
-    if (registry_load(NULL, &registry, &e) == 0) {
-        r.registry = registry;
-        if (read_request(&r, path, o, &e) == 0 && open_folders(&r, path, o->output, &e) == 0) {
-            const char *device = registry->devices.count ? registry->devices.names[0] : NULL;
-            code = CLI_FAILED;
-            if (models_new(&generator_omni, device, registry->devices.memory,
-                           registry->devices.threads, &models, &e) == 0) {
-                r.models = models;
-                run_batch((struct run *[]){&r}, 1);
-                clear_preview(&w);
-                code = report(&r, o->output, o);
-            }
-        }
-    }
+    int code = run_with(&r, &w, path, o, &e);
     if (e.code)
         cli_fail(NAME, code, "%s", e.text);
     if (r.in_fd >= 0)
@@ -284,8 +313,6 @@ static int run_file(const char *path, const struct options *o)
     if (r.out_fd >= 0)
         close(r.out_fd);
     run_free(&r);
-    models_free(models);
-    registry_unref(registry);
     return code;
 }
 

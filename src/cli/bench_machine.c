@@ -1,0 +1,85 @@
+/* The machine's part of `omnifs bench`: what the best products and copies reach here. What the
+ * engine does is given as a part of these. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "cli/bench.h"
+#include "engine/backend.h"
+
+#define ROUNDS     5
+#define SIDE       1024 /* of the square product: larger ones are not faster on any CPU tried */
+#define COPY_BYTES (256u << 20)
+
+static void row(json_t *rows, const char *what, double value, const char *unit)
+{
+    json_array_append_new(rows,
+                          json_pack("{s:s, s:f, s:s}", "what", what, "value", value, "unit", unit));
+}
+
+/* GFLOP/s of x·wᵀ with both SIDE x SIDE; 0 when it cannot run. */
+static double product_rate(struct backend *backend, enum dtype compute, struct err *e)
+{
+    const size_t bytes = (size_t)SIDE * SIDE * sizeof(float);
+    const int64_t dims[] = {SIDE, SIDE};
+    AUTO_FREE float *data = malloc(bytes);
+    struct tensor *w = NULL;
+    struct ops *o = data ? ops_new(backend, compute, 16 * bytes, e) : NULL;
+    double rates[ROUNDS] = {0};
+    if (!o)
+        return 0;
+    for (size_t i = 0; i < (size_t)SIDE * SIDE; i++)
+        data[i] = (float)(i % 251) / 251;
+    if (tensor_weight_new(backend, DTYPE_F32, 2, dims, data, compute, &w, e) == 0) {
+        struct tensor *x = op_from_host(o, DTYPE_F32, 2, dims, data);
+        for (int i = -1; i < ROUNDS; i++) {
+            ops_mark mark = ops_push(o);
+            double start = clock_seconds();
+            op_linear(o, x, w, NULL, ACT_NONE);
+            double seconds = clock_seconds() - start;
+            ops_pop(o, mark);
+            if (i >= 0)
+                rates[i] = 2.0 * SIDE * SIDE * SIDE / seconds / 1e9;
+        }
+    }
+    double rate = ops_error(o, e) ? 0 : bench_median(rates, ROUNDS);
+    tensor_weight_free(w);
+    ops_free(o);
+    return rate;
+}
+
+/* GB/s read and written together by one thread. */
+static double copy_rate(void)
+{
+    AUTO_FREE char *from = malloc(COPY_BYTES);
+    AUTO_FREE char *to = malloc(COPY_BYTES);
+    double rates[ROUNDS] = {0};
+    if (!from || !to)
+        return 0;
+    memset(from, 1, COPY_BYTES);
+    for (int i = -1; i < ROUNDS; i++) {
+        double start = clock_seconds();
+        memcpy(to, from, COPY_BYTES);
+        if (i >= 0)
+            rates[i] = 2.0 * COPY_BYTES / (clock_seconds() - start) / 1e9;
+        from[0] = to[COPY_BYTES - 1]; /* the copy has a use, so it happens */
+    }
+    return bench_median(rates, ROUNDS);
+}
+
+int bench_machine(struct bench *b, json_t *rows, struct err *e)
+{
+    struct backend *backend = NULL;
+    if (cpu_backend_new(0, &backend, e))
+        return e->code;
+    double fp32 = product_rate(backend, DTYPE_F32, e);
+    double bf16 = e->code ? 0 : product_rate(backend, DTYPE_BF16, e);
+    row(rows, "product of 1024 x 1024, fp32", fp32, "GFLOP/s");
+    row(rows, "product of 1024 x 1024, bf16", bf16, "GFLOP/s");
+    row(rows, "copy by one thread, read and written", copy_rate(), "GB/s");
+    b->peak_gflops = fp32 > bf16 ? fp32 : bf16;
+    backend_free(backend);
+    return e->code;
+}
