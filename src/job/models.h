@@ -31,9 +31,9 @@ const struct omni_model_info *model_info(const struct model *m);
  * -EINVAL: the model cannot do this. */
 int models_admit(struct models *m, struct model *model, const struct omni_request *requests,
                  int count, int *fit, uint64_t *bytes, struct err *e);
-int model_generate(struct model *m, const struct omni_request *requests, int count,
-                   const struct omni_callbacks *callbacks, struct omni_result *results,
-                   struct omni_timings *timings, struct err *e);
+int models_generate(struct models *m, struct model *model, const struct omni_request *requests,
+                    int count, const struct omni_callbacks *callbacks, struct omni_result *results,
+                    struct omni_timings *timings, struct err *e);
 
 /* Does `id` load, as far as known? false: `why` has the sentence. */
 bool models_available(struct models *m, const char *id, struct err *why);

@@ -151,6 +151,8 @@ int request_references(const struct request *r, int (*each)(void *ctx, const cha
 
 /* The normalised request as the object `request` of metadata.json (new reference; NULL: memory). */
 json_t *request_json(const struct request *r);
+/* A seed as a number, or as text where it is over 2^63 - 1. */
+json_t *json_seed(uint64_t seed);
 /* The other way: `metadata` is a whole metadata.json; all keys of its `request` are set as if they
  * stood in a prompt.ini, and its modality is used. */
 int request_from_json(const char *metadata, size_t size, const char *where, struct request *out,

@@ -1,0 +1,234 @@
+/* Stage 3: the model draws. All pictures of all runs of a batch lie in one list, of which as many
+ * are drawn at once as memory and the operator allow. */
+#include <errno.h>
+#include <math.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/cleanup.h"
+#include "job/modes.h"
+#include "job/run.h"
+
+struct item {
+    struct run *run;
+    int index; /* of the run's pictures */
+};
+
+struct batch {
+    struct run *const *runs;
+    int run_count;
+    struct item *items;
+    struct omni_request *requests;
+    int count;   /* of items */
+    int at, now; /* the part that is being drawn: items at … at + now - 1 */
+    int chunk;   /* items a part, as long as nothing fails */
+    double part_started;
+};
+
+/* ---- what the engine asks and tells ---- */
+
+static bool all_cancelled(void *ctx)
+{
+    struct batch *b = ctx;
+    for (int i = b->at; i < b->at + b->now; i++)
+        if (!run_cancelled(b->items[i].run))
+            return false;
+    return true;
+}
+
+static void on_progress(void *ctx, enum omni_stage stage, int done, int total)
+{
+    struct batch *b = ctx;
+    if (stage == OMNI_STEPS && done == 0)
+        b->part_started = clock_seconds();
+    if (stage != OMNI_STEPS || total <= 0)
+        return;
+    int parts = (b->count + b->chunk - 1) / b->chunk, part = b->at / b->chunk;
+    int all = parts * total, sofar = part * total + done;
+    double eta = done ? (clock_seconds() - b->part_started) / done * (all - sofar) : -1;
+    for (int i = 0; i < b->run_count; i++) {
+        struct run *r = b->runs[i];
+        if (r->state == JOB_RUNNING && r->hooks && r->hooks->progress)
+            r->hooks->progress(r->hooks->ctx, r, STAGE_DIFFUSE, sofar, all, eta);
+    }
+}
+
+static void on_preview(void *ctx, int index, int step, const struct picture *p)
+{
+    struct batch *b = ctx;
+    (void)step;
+    if (index < 0 || index >= b->now)
+        return;
+    struct item *item = &b->items[b->at + index];
+    const struct run_hooks *h = item->run->hooks;
+    if (h && h->preview && item->index == 0)
+        h->preview(h->ctx, item->run, p);
+}
+
+static int preview_every(const struct batch *b)
+{
+    int every = 0;
+    for (int i = 0; i < b->run_count; i++) {
+        const struct run_hooks *h = b->runs[i]->hooks;
+        if (h && h->preview && h->preview_every && (!every || h->preview_every < every))
+            every = h->preview_every;
+    }
+    return every;
+}
+
+/* ---- the list ---- */
+
+static struct omni_request engine_request(const struct run *r, int index)
+{
+    const struct request *q = &r->request;
+    return (struct omni_request){
+        .mode = q->mode == MODE_LOOP && r->reference_count ? OMNI_IMAGE_TO_VIDEO
+                                                           : mode_info(q->mode)->engine,
+        .prompt = q->prompt ? q->prompt : "",
+        .negative_prompt = q->negative_prompt,
+        .width = r->draw_width,
+        .height = r->draw_height,
+        .frames = q->frames,
+        .loop = q->mode == MODE_LOOP,
+        .steps = q->steps,
+        .guidance = q->guidance,
+        .seed = q->seed + (uint64_t)index,
+        .scheduler = *q->scheduler ? q->scheduler : NULL,
+        .strength = q->strength,
+        .images = r->references,
+        .image_count = r->reference_count,
+        .mask = r->mask.rgb ? &r->mask : NULL,
+    };
+}
+
+static int make_list(struct batch *b, struct err *e)
+{
+    size_t total = 0;
+    for (int i = 0; i < b->run_count; i++)
+        total += (size_t)b->runs[i]->request.count;
+    b->items = calloc(total, sizeof *b->items);
+    b->requests = calloc(total, sizeof *b->requests);
+    if (!b->items || !b->requests)
+        return err_nomem(e);
+    for (int i = 0; i < b->run_count; i++) {
+        struct run *r = b->runs[i];
+        r->pictures = calloc((size_t)r->request.count, sizeof *r->pictures);
+        if (!r->pictures)
+            return err_nomem(e);
+        r->picture_count = r->request.count;
+        for (int k = 0; k < r->request.count; k++) {
+            b->items[b->count] = (struct item){r, k};
+            b->requests[b->count++] = engine_request(r, k);
+        }
+    }
+    return 0;
+}
+
+/* Items of runs that ended meanwhile are dropped from what is left. */
+static void drop_ended(struct batch *b)
+{
+    int kept = b->at;
+    for (int i = b->at; i < b->count; i++) {
+        if (b->items[i].run->state != JOB_RUNNING || run_cancelled(b->items[i].run))
+            continue;
+        b->items[kept] = b->items[i];
+        b->requests[kept++] = b->requests[i];
+    }
+    b->count = kept;
+}
+
+/* ---- drawing ---- */
+
+static void take_result(struct item *item, struct omni_result *result)
+{
+    struct run *r = item->run;
+    r->pictures[item->index] = result->picture;
+    r->request.steps = result->steps;
+    r->request.guidance = result->guidance;
+    snprintf(r->request.scheduler, sizeof r->request.scheduler, "%s", result->scheduler);
+    if (result->prompt_truncated && item->index == 0)
+        run_note(r,
+                 "the prompt is longer than the %d tokens that the model reads; the rest has no "
+                 "effect",
+                 r->info.max_prompt_tokens);
+}
+
+static void take_timings(struct batch *b, const struct omni_timings *t)
+{
+    struct run *last = NULL;
+    for (int i = b->at; i < b->at + b->now; i++) {
+        struct run *r = b->items[i].run;
+        if (r == last) /* items of a run are neighbours */
+            continue;
+        last = r;
+        r->timings.encode += t->encode;
+        r->timings.steps += t->steps;
+        r->timings.decode += t->decode;
+        r->peak_bytes = t->peak_bytes > r->peak_bytes ? t->peak_bytes : r->peak_bytes;
+    }
+}
+
+/* Draws the items at … at + now - 1. */
+static int draw_part(struct batch *b, struct err *e)
+{
+    struct run *first = b->items[b->at].run;
+    const struct omni_request *requests = b->requests + b->at;
+    uint64_t planned;
+    int code = models_admit(first->models, first->model, requests, b->now, &b->now, &planned, e);
+    if (code)
+        return code;
+    for (int i = b->at; i < b->at + b->now; i++)
+        if (planned > b->items[i].run->planned_bytes)
+            b->items[i].run->planned_bytes = planned;
+    struct omni_callbacks callbacks = {b, on_progress, all_cancelled, on_preview, preview_every(b)};
+    struct omni_result *results = calloc((size_t)b->now, sizeof *results);
+    struct omni_timings timings = {0};
+    if (!results)
+        return err_nomem(e);
+    b->part_started = clock_seconds();
+    code = models_generate(first->models, first->model, requests, b->now, &callbacks, results,
+                           &timings, e);
+    if (!code) {
+        for (int i = 0; i < b->now; i++)
+            take_result(&b->items[b->at + i], &results[i]);
+        take_timings(b, &timings);
+    }
+    free(results);
+    return code;
+}
+
+static int draw_all(struct batch *b, int most, struct err *e)
+{
+    b->chunk = most;
+    while (drop_ended(b), b->at < b->count) {
+        int left = b->count - b->at;
+        b->now = left < b->chunk ? left : b->chunk;
+        int code = draw_part(b, e);
+        if (!code) {
+            b->chunk = b->now < left ? b->now : b->chunk; /* memory may have allowed fewer */
+            b->at += b->now;
+        } else if (code == -ECANCELED) {
+            if (!all_cancelled(b))
+                return code; /* the engine gave up by itself */
+        } else if (b->now > 1)
+            b->chunk = 1; /* one alone may fit, and an error then is the culprit's own */
+        else {
+            struct run *r = b->items[b->at].run;
+            r->error = *e;
+            r->state = JOB_FAILED;
+        }
+    }
+    return 0;
+}
+
+int stage_diffuse(struct run *const *runs, int count, struct err *e)
+{
+    struct batch b = {.runs = runs, .run_count = count};
+    int most = runs[0]->registry->devices.batch;
+    int code = make_list(&b, e);
+    if (!code)
+        code = draw_all(&b, most > 0 ? most : 1, e);
+    free(b.items);
+    free(b.requests);
+    return code;
+}

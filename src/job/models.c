@@ -1,0 +1,337 @@
+#include "job/models.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "base/str.h"
+#include "job/registry.h"
+
+#define SHARE_OF_MEMORY 0.7 /* of the machine, where the operator names no budget */
+#define SCAN_DEPTH      3
+
+struct model {
+    char id[512];
+    enum omni_precision precision;
+    void *handle; /* NULL: not loaded */
+    struct omni_model_info info;
+    uint64_t weight_bytes;
+    uint64_t used;      /* order of use */
+    struct err failure; /* code 0: none */
+    uint64_t stamp;     /* of the files when it failed */
+};
+
+struct models {
+    struct generator generator;
+    char device[32];
+    uint64_t budget;
+    int threads;
+    uint64_t clock;
+    struct model **list; /* only ever grows: pointers to models stay valid */
+    int count;
+    /* Guards what the reports read; the worker alone writes. */
+    pthread_mutex_t lock;
+};
+
+int models_new(const struct generator *g, const char *device, uint64_t budget, int threads,
+               struct models **out, struct err *e)
+{
+    struct models *m = calloc(1, sizeof *m);
+    if (!m)
+        return err_nomem(e);
+    m->generator = *g;
+    snprintf(m->device, sizeof m->device, "%s", device ? device : "");
+    bool own_memory = !strncmp(m->device, "cuda", 4); /* Omni knows that one better */
+    m->budget = budget       ? budget
+                : own_memory ? UINT64_MAX
+                             : (uint64_t)(SHARE_OF_MEMORY * (double)memory_total());
+    m->threads = threads;
+    pthread_mutex_init(&m->lock, NULL);
+    *out = m;
+    return 0;
+}
+
+static void unload(struct models *m, struct model *model)
+{
+    void *handle = model->handle;
+    pthread_mutex_lock(&m->lock);
+    model->handle = NULL;
+    pthread_mutex_unlock(&m->lock);
+    if (handle)
+        m->generator.free(handle);
+}
+
+void models_free(struct models *m)
+{
+    if (!m)
+        return;
+    for (int i = 0; i < m->count; i++) {
+        unload(m, m->list[i]);
+        free(m->list[i]);
+    }
+    free(m->list);
+    pthread_mutex_destroy(&m->lock);
+    free(m);
+}
+
+uint64_t models_budget(const struct models *m)
+{
+    return m->budget;
+}
+
+const struct omni_model_info *model_info(const struct model *m)
+{
+    return &m->info;
+}
+
+static uint64_t loaded_bytes(const struct models *m, const struct model *but)
+{
+    uint64_t sum = 0;
+    for (int i = 0; i < m->count; i++)
+        if (m->list[i]->handle && m->list[i] != but)
+            sum += m->list[i]->weight_bytes;
+    return sum;
+}
+
+uint64_t models_loaded_bytes(struct models *m)
+{
+    pthread_mutex_lock(&m->lock);
+    uint64_t sum = loaded_bytes(m, NULL);
+    pthread_mutex_unlock(&m->lock);
+    return sum;
+}
+
+/* ---- making room ---- */
+
+static struct model *least_recently_used(const struct models *m, const struct model *but)
+{
+    struct model *oldest = NULL;
+    for (int i = 0; i < m->count; i++)
+        if (m->list[i]->handle && m->list[i] != but && (!oldest || m->list[i]->used < oldest->used))
+            oldest = m->list[i];
+    return oldest;
+}
+
+/* Unloads other models than `keep` until `bytes` fit beside what stays; false: they never do. */
+static bool make_room(struct models *m, const struct model *keep, uint64_t bytes)
+{
+    for (;;) {
+        uint64_t used = loaded_bytes(m, NULL);
+        if (used <= m->budget && bytes <= m->budget - used)
+            return true;
+        struct model *victim = least_recently_used(m, keep);
+        if (!victim)
+            return false;
+        log_info("unloading the model %s to make room", victim->id);
+        unload(m, victim);
+    }
+}
+
+static int no_room(const struct models *m, const char *what, uint64_t needed, uint64_t taken,
+                   struct err *e)
+{
+    char need[24], have[24], budget[24];
+    uint64_t left = m->budget > taken ? m->budget - taken : 0;
+    return err_set(e, -ENOMEM,
+                   "%s needs %s of memory and %s are available of the %s that omnifs may use; ask "
+                   "for less, or raise memory in [devices] of registry.ini",
+                   what, format_bytes(needed, need), format_bytes(left, have),
+                   format_bytes(m->budget, budget));
+}
+
+/* ---- loading ---- */
+
+struct scan {
+    uint64_t weight_bytes; /* of checkpoint files */
+    uint64_t stamp;        /* changes when a file is added, removed, grown or touched */
+};
+
+static bool is_weight_file(const char *name)
+{
+    const char *dot = strrchr(name, '.');
+    return dot && (!strcmp(dot, ".safetensors") || !strcmp(dot, ".gguf"));
+}
+
+static void scan_folder(int dirfd, const char *path, int depth, struct scan *s)
+{
+    int fd = openat(dirfd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    if (!d) {
+        if (fd >= 0)
+            close(fd);
+        return;
+    }
+    for (struct dirent *entry; (entry = readdir(d));) {
+        struct stat st;
+        if (entry->d_name[0] == '.' || fstatat(fd, entry->d_name, &st, 0))
+            continue;
+        if (S_ISDIR(st.st_mode)) {
+            if (depth > 1)
+                scan_folder(fd, entry->d_name, depth - 1, s);
+            continue;
+        }
+        if (is_weight_file(entry->d_name))
+            s->weight_bytes += (uint64_t)st.st_size;
+        /* a sum: the order of readdir is no matter */
+        s->stamp += ((uint64_t)st.st_ino * 31 + (uint64_t)st.st_size) * 1000003 +
+                    (uint64_t)st.st_mtim.tv_sec * 1009 + (uint64_t)st.st_mtim.tv_nsec;
+    }
+    closedir(d);
+}
+
+static struct model *find_or_add(struct models *m, const char *id, enum omni_precision precision)
+{
+    for (int i = 0; i < m->count; i++)
+        if (!strcmp(m->list[i]->id, id) && m->list[i]->precision == precision)
+            return m->list[i];
+    struct model *model = calloc(1, sizeof *model);
+    pthread_mutex_lock(&m->lock);
+    struct model **more = model ? realloc(m->list, (size_t)(m->count + 1) * sizeof *more) : NULL;
+    if (more) {
+        snprintf(model->id, sizeof model->id, "%s", id);
+        model->precision = precision;
+        m->list = more;
+        m->list[m->count++] = model;
+    }
+    pthread_mutex_unlock(&m->lock);
+    if (!more)
+        free(model);
+    return more ? model : NULL;
+}
+
+static int load(struct models *m, struct model *model, const char *path, uint64_t estimate,
+                struct err *e)
+{
+    struct omni_load_options options = {.device = *m->device ? m->device : NULL,
+                                        .precision = model->precision,
+                                        .threads = m->threads};
+    if (!make_room(m, NULL, estimate))
+        return no_room(m, "loading the model", estimate, 0, e);
+    void *handle = NULL;
+    int code = m->generator.load(m->generator.ctx, path, &options, &handle, e);
+    if (code)
+        return code;
+    pthread_mutex_lock(&m->lock);
+    model->handle = handle;
+    model->info = *m->generator.info(handle);
+    model->weight_bytes = model->info.weight_bytes;
+    model->failure.code = 0;
+    pthread_mutex_unlock(&m->lock);
+    log_info("loaded the model %s (%s)", model->id, model->info.family);
+    return 0;
+}
+
+static void remember_failure(struct models *m, struct model *model, const struct err *why,
+                             uint64_t stamp)
+{
+    pthread_mutex_lock(&m->lock);
+    model->failure = *why;
+    model->stamp = stamp;
+    pthread_mutex_unlock(&m->lock);
+}
+
+int models_get(struct models *m, const char *id, enum omni_precision precision, struct model **out,
+               struct err *e)
+{
+    struct model *model = find_or_add(m, id, precision);
+    if (!model)
+        return err_nomem(e);
+    if (!model->handle) {
+        char path[REGISTRY_PATH_SIZE] = "";
+        struct scan s = {0};
+        struct err why = {0};
+        int code = model_find(id, path, &why);
+        if (!code)
+            scan_folder(AT_FDCWD, path, SCAN_DEPTH, &s);
+        if (!code && model->failure.code && model->stamp == s.stamp)
+            why = model->failure;
+        else if (code || load(m, model, path, s.weight_bytes, &why)) {
+            err_prefix(&why, "the model %s cannot be used", id);
+            remember_failure(m, model, &why, s.stamp);
+            log_error("%s", why.text);
+        }
+        if (why.code)
+            return err_set(e, why.code, "%s", why.text);
+    }
+    model->used = ++m->clock;
+    *out = model;
+    return 0;
+}
+
+void models_retry(struct models *m)
+{
+    pthread_mutex_lock(&m->lock);
+    for (int i = 0; i < m->count; i++)
+        m->list[i]->failure.code = 0;
+    pthread_mutex_unlock(&m->lock);
+}
+
+/* ---- work ---- */
+
+int models_admit(struct models *m, struct model *model, const struct omni_request *requests,
+                 int count, int *fit, uint64_t *bytes, struct err *e)
+{
+    for (int n = count;; n = (n + 1) / 2) {
+        int code = m->generator.plan(model->handle, requests, n, bytes, e);
+        if (code)
+            return code;
+        if (make_room(m, model, *bytes)) {
+            *fit = n;
+            return 0;
+        }
+        if (n == 1)
+            return no_room(m, "this request", *bytes, model->weight_bytes, e);
+    }
+}
+
+int models_generate(struct models *m, struct model *model, const struct omni_request *requests,
+                    int count, const struct omni_callbacks *callbacks, struct omni_result *results,
+                    struct omni_timings *timings, struct err *e)
+{
+    return m->generator.generate(model->handle, requests, count, callbacks, results, timings, e);
+}
+
+/* ---- reports ---- */
+
+bool models_available(struct models *m, const char *id, struct err *why)
+{
+    bool available = true;
+    pthread_mutex_lock(&m->lock);
+    for (int i = 0; i < m->count; i++)
+        if (!strcmp(m->list[i]->id, id) && m->list[i]->failure.code) {
+            *why = m->list[i]->failure;
+            available = false;
+        }
+    pthread_mutex_unlock(&m->lock);
+    return available;
+}
+
+static void fill_report(const struct model *model, struct models_report *r)
+{
+    *r = (struct models_report){.loaded = model->handle != NULL};
+    snprintf(r->id, sizeof r->id, "%.255s", model->id);
+    if (model->failure.code)
+        snprintf(r->error, sizeof r->error, "%s", model->failure.text);
+    if (!model->handle)
+        return; /* the strings of info belong to the model */
+    r->weight_bytes = model->weight_bytes;
+    snprintf(r->family, sizeof r->family, "%s", model->info.family);
+    snprintf(r->precision, sizeof r->precision, "%s", model->info.precision);
+    snprintf(r->device, sizeof r->device, "%s", model->info.device);
+}
+
+int models_report(struct models *m, struct models_report **out, int *count)
+{
+    pthread_mutex_lock(&m->lock);
+    *count = m->count;
+    *out = calloc((size_t)m->count + 1, sizeof **out);
+    for (int i = 0; *out && i < m->count; i++)
+        fill_report(m->list[i], &(*out)[i]);
+    pthread_mutex_unlock(&m->lock);
+    return *out ? 0 : -ENOMEM;
+}

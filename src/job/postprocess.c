@@ -1,0 +1,156 @@
+/* Stage 4: from what was drawn to the files that were asked for. */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/cleanup.h"
+#include "base/version.h"
+#include "job/modes.h"
+#include "job/run.h"
+#include "job/size.h"
+
+/* ---- size ---- */
+
+static int deliver_size(struct run *r, struct picture *p, struct err *e)
+{
+    const struct request *q = &r->request;
+    if (p->width == q->width && p->height == q->height)
+        return 0;
+    struct picture sized = {0};
+    int code = size_cover(p, q->width, q->height, r->profile->upscaler, &sized, e);
+    if (code)
+        return code;
+    picture_free(p);
+    *p = sized;
+    return 0;
+}
+
+/* A converted clip takes the way of a drawn one from here on. */
+static int take_clip(struct run *r, struct err *e)
+{
+    r->pictures = calloc(1, sizeof *r->pictures);
+    if (!r->pictures)
+        return err_nomem(e);
+    r->picture_count = 1;
+    r->pictures[0] = r->clip;
+    r->clip = (struct picture){0};
+    return 0;
+}
+
+/* ---- files ---- */
+
+static void output_name(const struct run *r, int index, char *out, size_t size)
+{
+    static const char *const stems[] = {"image", "video", "animation"};
+    const struct request *q = &r->request;
+    const char *extension = media_format_info(q->format)->extension;
+    if (q->count > 1)
+        snprintf(out, size, "%s-%d.%s", stems[q->modality], index + 1, extension);
+    else
+        snprintf(out, size, "%s.%s", stems[q->modality], extension);
+}
+
+static int measure(struct run *r, struct run_output *o, struct err *e)
+{
+    struct stat st;
+    AUTO_FD int fd = openat(r->out_fd, o->name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    int code = fd < 0 || fstat(fd, &st) ? -errno : sha256_file_hex(fd, o->sha256);
+    if (code)
+        return err_set(e, code, "%s cannot be read back: %s", o->name, strerror(-code));
+    o->bytes = (uint64_t)st.st_size;
+    return 0;
+}
+
+static int add_output(struct run *r, const char *name, const struct picture *p, int frames,
+                      struct err *e)
+{
+    struct run_output *more = realloc(r->outputs, (size_t)(r->output_count + 1) * sizeof *more);
+    if (!more)
+        return err_nomem(e);
+    r->outputs = more;
+    struct run_output *o = &more[r->output_count++];
+    *o = (struct run_output){.type = media_format_info(r->request.format)->mime,
+                             .width = p->width,
+                             .height = p->height,
+                             .frames = frames,
+                             .fps = frames > 1 ? r->request.fps : 0};
+    if (job_mode_draws(r->request.mode)) {
+        o->generated_width = r->draw_width;
+        o->generated_height = r->draw_height;
+    }
+    snprintf(o->name, sizeof o->name, "%s", name);
+    return measure(r, o, e);
+}
+
+struct encoding {
+    struct run *r;
+    int index;
+};
+
+static int on_frame(void *user, int done, int frames)
+{
+    const struct encoding *c = user;
+    struct run *r = c->r;
+    if (r->hooks && r->hooks->progress)
+        r->hooks->progress(r->hooks->ctx, r, STAGE_POSTPROCESS, c->index * frames + done,
+                           r->picture_count * frames, -1);
+    return run_cancelled(r);
+}
+
+static int write_frames(struct run *r, const struct picture *p, const struct media_options *o,
+                        struct err *e)
+{
+    int code = media_write_frames(r->out_fd, p, o, e);
+    for (int f = 0; f < p->frames && !code; f++) {
+        char name[MEDIA_FRAME_NAME_SIZE];
+        media_frame_name(f, p->frames, o->format, name);
+        code = add_output(r, name, p, 1, e);
+    }
+    return code;
+}
+
+static int write_output(struct run *r, int index, struct err *e)
+{
+    const struct request *q = &r->request;
+    const struct picture *p = &r->pictures[index];
+    char software[64], name[64];
+    AUTO_STR struct str parameters = {0};
+    struct encoding encoding = {r, index};
+    struct media_options o;
+    media_options_init(&o, q->format);
+    snprintf(software, sizeof software, "omnifs %s", omnifs_version);
+    run_parameters(r, index, &parameters);
+    if (parameters.failed)
+        return err_nomem(e);
+    o.quality = q->quality;
+    if (q->fps > 0)
+        o.fps = q->fps;
+    o.loop = q->loop;
+    o.palette = q->palette;
+    o.dither = q->dither;
+    o.mode = 0444;
+    o.software = software;
+    o.parameters = parameters.len ? parameters.data : NULL;
+    o.progress = on_frame;
+    o.user = &encoding;
+    if (q->separate_frames)
+        return write_frames(r, p, &o, e);
+    output_name(r, index, name, sizeof name);
+    int code = media_write(r->out_fd, name, p, &o, e);
+    return code ? code : add_output(r, name, p, p->frames, e);
+}
+
+int stage_postprocess(struct run *r, struct err *e)
+{
+    int code = job_mode_draws(r->request.mode) ? 0 : take_clip(r, e);
+    r->watermark = r->request.watermark && job_mode_draws(r->request.mode) ? "metadata" : "none";
+    for (int i = 0; i < r->picture_count && !code; i++) {
+        if (run_cancelled(r))
+            return err_set(e, -ECANCELED, "cancelled");
+        code = deliver_size(r, &r->pictures[i], e);
+        if (!code)
+            code = write_output(r, i, e);
+    }
+    return code;
+}

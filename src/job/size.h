@@ -1,0 +1,21 @@
+/* Sizes: what the model is asked to draw for a requested size, and how that becomes the requested
+ * size again. */
+#ifndef OMNIFS_JOB_SIZE_H
+#define OMNIFS_JOB_SIZE_H
+
+#include "base/err.h"
+#include "base/picture.h"
+#include "media/media.h"
+
+/* The size to draw for a request of width x height: multiples of `multiple`, with nearly the same
+ * aspect. Where the request has more pixels than native (0 x 0: none), about as many as native;
+ * else just enough to cover the request. */
+void size_to_draw(int width, int height, int native_width, int native_height, int multiple,
+                  int *draw_width, int *draw_height);
+
+/* Scales every frame so that it covers width x height and cuts what stands over, evenly on both
+ * sides. The caller frees `out`. -EINVAL, -ENOMEM. */
+int size_cover(const struct picture *in, int width, int height, enum media_scale how,
+               struct picture *out, struct err *e);
+
+#endif
