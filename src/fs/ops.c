@@ -11,6 +11,14 @@ void ops_reply_err(fuse_req_t req, int r)
     fuse_reply_err(req, -r);
 }
 
+int ops_get(struct fs *fs, int64_t id, struct node *out)
+{
+    int r = tree_get(fs->tree, id, out);
+    if (!r && id == TREE_ROOT)
+        out->st.st_nlink++; /* .omnifs, which the tree does not know */
+    return r;
+}
+
 void ops_entry(struct fs *fs, const struct node *n, struct fuse_entry_param *out)
 {
     *out = (struct fuse_entry_param){.ino = (fuse_ino_t)n->id,

@@ -25,6 +25,8 @@ static inline struct open_file *ops_file(const struct fuse_file_info *fi)
 /* ---- ops.c ---- */
 
 void ops_reply_err(fuse_req_t req, int r); /* r: 0 or negative errno */
+/* A node of the tree with the attributes that users see. */
+int ops_get(struct fs *fs, int64_t id, struct node *out);
 /* Fills the entry of a node and counts the lookup; ops_unentry takes it back when the reply did not
  * reach the kernel. */
 void ops_entry(struct fs *fs, const struct node *n, struct fuse_entry_param *out);

@@ -28,7 +28,7 @@ static void reply_by_id(fuse_req_t req, int64_t id)
         return;
     }
     struct node n;
-    int r = tree_get(ops_fs(req)->tree, id, &n);
+    int r = ops_get(ops_fs(req), id, &n);
     if (!r && n.parent == 0)
         r = -ESTALE; /* an NFS handle of a removed file */
     if (r)
@@ -107,7 +107,7 @@ void ops_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     struct node n = {0};
     bool virtual = fs_is_virtual((int64_t)ino);
     int r = virtual ? virtual_getattr(fs, (int64_t)ino, fuse_req_ctx(req), &n.st)
-                    : tree_get(fs->tree, (int64_t)ino, &n);
+                    : ops_get(fs, (int64_t)ino, &n);
     if (r)
         ops_reply_err(req, r);
     else
@@ -193,7 +193,7 @@ void ops_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
     if (!r)
         r = set_others(fs, &n, attr, to_set);
     if (!r)
-        r = tree_get(fs->tree, (int64_t)ino, &n);
+        r = ops_get(fs, (int64_t)ino, &n);
     if (r)
         ops_reply_err(req, r);
     else

@@ -180,6 +180,8 @@ static int serve(struct fs *fs, const struct fs_mount *m, struct err *e)
     fs->mountpoint = m->mountpoint;
     r = loop(fs, m, &w, e);
     if (m->ended)
+        m->ended(m->ctx);
+    if (m->ended)
         m->ended(m->ctx); /* parked requests hold the connection open: they are answered first */
     fuse_session_unmount(fs->session); /* whoever waits for an answer gets an error now */
     if (w.started)
