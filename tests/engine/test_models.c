@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-#include "../support/det.h"
+#include "../support/known.h"
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/str.h"
@@ -21,88 +21,6 @@
 #include "engine/models/flux2_transformer.h"
 #include "engine/text/qwen3.h"
 #include "engine/vae/vae.h"
-
-#define TOLERANCE 2e-5
-
-struct expected {
-    size_t count;
-    double mean, deviation;
-    float first[5], last[3];
-};
-
-static void assert_expected(const float *x, size_t n, const struct expected *e)
-{
-    double mean, deviation;
-    assert_int_equal(n, e->count);
-    det_moments(x, n, &mean, &deviation);
-    for (int i = 0; i < 5; i++)
-        assert_float_equal(x[i], e->first[i], TOLERANCE);
-    for (int i = 0; i < 3; i++)
-        assert_float_equal(x[n - 3 + (size_t)i], e->last[i], TOLERANCE);
-    assert_float_equal(mean, e->mean, 3e-6);
-    assert_float_equal(deviation, e->deviation, 3e-6);
-}
-
-/* ---- a part, opened from a folder of its own ---- */
-
-struct bench {
-    char folder[64];
-    struct backend *backend;
-    struct part part;
-    struct ops *o;
-};
-
-static void bench_open(struct bench *b, struct det_part *p, const char *stem, const char *config)
-{
-    struct err e = {0};
-    *b = (struct bench){.folder = "/tmp/omni-test-XXXXXX"};
-    assert_non_null(mkdtemp(b->folder));
-    assert_int_equal(det_part_write(p, b->folder, stem, config), 0);
-    assert_int_equal(cpu_backend_new(2, &b->backend, &e), 0);
-    if (part_open(&b->part, b->folder, "part", stem, &e) != 0)
-        fail_msg("%s", e.text);
-    b->part.loader.backend = b->backend;
-    b->part.loader.compute = DTYPE_F32;
-    b->o = ops_new(b->backend, DTYPE_F32, 64 << 20, &e);
-    assert_non_null(b->o);
-}
-
-static void bench_close(struct bench *b)
-{
-    ops_free(b->o);
-    part_close(&b->part);
-    backend_free(b->backend);
-    file_remove_tree(AT_FDCWD, b->folder);
-}
-
-/* The tensor's values, which the caller frees. */
-static float *values(struct bench *b, const struct tensor *t, size_t *n)
-{
-    struct err e = {0};
-    if (ops_error(b->o, &e) != 0)
-        fail_msg("%s", e.text);
-    *n = (size_t)tensor_elements(t);
-    float *x = malloc(*n * sizeof(float));
-    assert_int_equal(op_to_host(b->o, t, x, *n * sizeof(float)), 0);
-    return x;
-}
-
-static struct tensor *input(struct bench *b, const char *name, int rank, const int64_t *dims)
-{
-    size_t n = 1;
-    for (int i = 0; i < rank; i++)
-        n *= (size_t)dims[i];
-    AUTO_FREE float *x = malloc(n * sizeof(float));
-    det_input(name, x, n);
-    return op_from_host(b->o, DTYPE_F32, rank, dims, x);
-}
-
-static void check(struct bench *b, const struct tensor *t, const struct expected *e)
-{
-    size_t n;
-    AUTO_FREE float *x = values(b, t, &n);
-    assert_expected(x, n, e);
-}
 
 /* ---- FLUX.2 transformer ---- */
 
@@ -268,8 +186,6 @@ static const char tiny_config[] =
     "{\"_class_name\": \"AutoencoderTiny\", \"encoder_block_out_channels\": [8, 8], "
     "\"decoder_block_out_channels\": [8, 8], \"num_encoder_blocks\": [1, 2], "
     "\"num_decoder_blocks\": [2, 1], \"latent_channels\": 4}";
-
-static const int to_last[4] = {0, 2, 3, 1}, to_first[4] = {0, 3, 1, 2};
 
 static void autoencoder_tiny_encodes_the_known_answer(void **state)
 {
