@@ -19,11 +19,10 @@ draws_folder() {
 
 it "image/apple draws a PNG" draws_folder image/apple image.png PNG
 it "image/four-stars draws four" draws_folder image/four-stars image-4.png PNG
-it "image/from-picture starts from a picture" draws_folder image/from-picture image.png PNG
-it "image/repair draws inside of a mask" draws_folder image/repair image.png PNG
 it "video/sailboat draws an MP4" draws_folder video/sailboat video.mp4 ftyp
-it "video/from-picture draws a WebM" draws_folder video/from-picture video.webm $'\x1a'
+it "video/frames draws single frames" draws_folder video/frames frame-0004.png PNG
 it "gif/star draws a GIF" draws_folder gif/star animation.gif GIF89a
+it "gif/from-clip converts a clip" draws_folder gif/from-clip animation.gif GIF89a
 
 it "the Makefile draws every prompt" draws "$SCRATCH/make/tree.png" PNG \
     make -s -C examples/make OMNIFS="$OMNIFS" OUT="$SCRATCH/make"
@@ -65,7 +64,7 @@ collects() {
 it "collect-results.sh copies what appears" collects
 
 copied_folder_runs() {
-    cp -r examples/image/from-picture "$mnt/image/copied" && grep -qx done "$mnt/image/copied/wait"
+    cp -r examples/gif/from-clip "$mnt/gif/copied" && grep -qx done "$mnt/gif/copied/wait"
 }
 it "a copied example folder is a job" copied_folder_runs
 
