@@ -30,6 +30,10 @@ struct memory_io {
 AVIOContext *media_memory_open(struct memory_io *m);
 void media_memory_close(AVIOContext **io);
 
+/* Bytes that must follow the pixels given to swscale: its vector code loads whole registers and so
+ * reads a little past the last row. */
+#define MEDIA_SWS_SLACK 64
+
 /* The text of an AVERROR into out[128]; returns out. */
 char *media_av_text(int code, char out[128]);
 #define AV_TEXT_SIZE 128

@@ -212,7 +212,7 @@ static int open_codec(struct reader *d)
     d->frame = av_frame_alloc();
     d->packet = av_packet_alloc();
     size_t pixels = (size_t)par->width * (size_t)par->height;
-    d->rgba = av_malloc(pixels * 4);
+    d->rgba = av_malloc(pixels * 4 + MEDIA_SWS_SLACK);
     if (!d->codec || !d->frame || !d->packet || !d->rgba)
         return err_nomem(d->e);
     if (avcodec_parameters_to_context(d->codec, par) < 0)

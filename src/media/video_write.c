@@ -4,6 +4,7 @@
  * are asked for exactness and no time is stored: the same frames give the same bytes. */
 #include <errno.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <libavcodec/avcodec.h>
@@ -54,7 +55,7 @@ struct writer {
     struct SwsContext *convert;
     AVFrame *frame;
     AVPacket *packet;
-    struct picture padded; /* one frame with even sides, when the clip's are odd */
+    uint8_t *rgb; /* one frame with even sides, and slack behind it */
 };
 
 static int fail(const struct writer *w, const char *what, int code)
@@ -216,26 +217,21 @@ static int open_converter(struct writer *w)
     w->packet = av_packet_alloc();
     if (!w->frame || !w->packet)
         return err_nomem(w->e);
-    if ((width != w->p->width || height != w->p->height) &&
-        picture_new(&w->padded, width, height, 1))
-        return err_nomem(w->e);
-    return 0;
+    w->rgb = calloc(1, (size_t)width * (size_t)height * 3 + MEDIA_SWS_SLACK);
+    return w->rgb ? 0 : err_nomem(w->e);
 }
 
-/* Frame `i` with even sides: its last column and row once more where they were odd. */
-static const uint8_t *even_frame(struct writer *w, int i)
+/* Copies frame `i`, its last column and row once more where they were odd. */
+static void copy_even(struct writer *w, int i)
 {
     const uint8_t *from = picture_frame(w->p, i);
-    if (!w->padded.rgb)
-        return from;
-    size_t row = (size_t)w->p->width * 3, wide = (size_t)w->padded.width * 3;
-    for (int y = 0; y < w->padded.height; y++) {
-        uint8_t *to = w->padded.rgb + (size_t)y * wide;
+    size_t row = (size_t)w->p->width * 3, wide = (size_t)w->codec->width * 3;
+    for (int y = 0; y < w->codec->height; y++) {
+        uint8_t *to = w->rgb + (size_t)y * wide;
         memcpy(to, from + (size_t)(y < w->p->height ? y : w->p->height - 1) * row, row);
         if (wide > row)
             memcpy(to + row, to + row - 3, 3);
     }
-    return w->padded.rgb;
 }
 
 static int fill_frame(struct writer *w, int i)
@@ -253,7 +249,8 @@ static int fill_frame(struct writer *w, int i)
     int code = av_frame_get_buffer(f, 0);
     if (code < 0)
         return code;
-    const uint8_t *rgb[4] = {even_frame(w, i)};
+    copy_even(w, i);
+    const uint8_t *rgb[4] = {w->rgb};
     int stride[4] = {f->width * 3};
     code = sws_scale(w->convert, rgb, stride, 0, f->height, f->data, f->linesize);
     f->pts = i;
@@ -306,7 +303,7 @@ static void finish(struct writer *w)
     avcodec_free_context(&w->codec);
     avformat_free_context(w->file);
     media_memory_close(&io);
-    picture_free(&w->padded);
+    free(w->rgb);
 }
 
 int media_video_encode(const struct picture *p, const struct media_options *o, struct str *out,
