@@ -162,37 +162,48 @@ static int write_pixels(struct writer *w, struct rect area, bool whole)
     return 0;
 }
 
-static int write_frame(struct writer *w, int i, int64_t delay, enum media_dither how)
+/* How long the frame stays, and which index lets the one before it through. */
+static int write_control(struct writer *w, int64_t delay, int transparent)
 {
-    const uint8_t *rgb = picture_frame(w->p, i);
-    size_t pixels = (size_t)w->p->width * (size_t)w->p->height;
-    bool first = i == 0;
-    struct rect area = {0, 0, w->p->width, w->p->height};
-    if (!first) {
-        find_kept(w, rgb);
-        memcpy(w->next, w->shown, pixels);
-    }
-    if (dither_frame(&w->finder, how, rgb, w->p->width, w->p->height, first ? NULL : w->keep,
-                     w->next))
-        return err_nomem(w->e);
-    if (first)
-        memcpy(w->from, rgb, pixels * 3);
-    for (size_t k = 0; !first && k < pixels; k++)
-        if (!w->keep[k])
-            memcpy(w->from + 3 * k, rgb + 3 * k, 3);
-    if (!first)
-        area = find_changed(w);
     GraphicsControlBlock control = {
         .DisposalMode = DISPOSE_DO_NOT,
         .DelayTime = (int)(delay > 65535 ? 65535 : delay),
-        .TransparentColor = first ? NO_TRANSPARENT_COLOR : w->transparent,
+        .TransparentColor = transparent,
     };
     GifByteType block[4];
     EGifGCBToExtension(&control, block);
-    if (w->p->frames > 1 &&
-        EGifPutExtension(w->file, GRAPHICS_EXT_FUNC_CODE, sizeof block, block) != GIF_OK)
-        return fail(w);
-    int r = write_pixels(w, area, first);
+    return EGifPutExtension(w->file, GRAPHICS_EXT_FUNC_CODE, sizeof block, block) == GIF_OK
+               ? 0
+               : fail(w);
+}
+
+/* What the screen shows after this frame, into w->next, and what it was drawn from. */
+static int draw(struct writer *w, const uint8_t *rgb, bool first, enum media_dither how)
+{
+    size_t pixels = (size_t)w->p->width * (size_t)w->p->height;
+    if (first) {
+        memset(w->keep, 0, pixels);
+    } else {
+        find_kept(w, rgb);
+        memcpy(w->next, w->shown, pixels);
+    }
+    for (size_t k = 0; k < pixels; k++)
+        if (!w->keep[k])
+            memcpy(w->from + 3 * k, rgb + 3 * k, 3);
+    int r = dither_frame(&w->finder, how, rgb, w->p->width, w->p->height, w->keep, w->next);
+    return r ? err_nomem(w->e) : 0;
+}
+
+static int write_frame(struct writer *w, int i, int64_t delay, enum media_dither how)
+{
+    bool first = i == 0, clip = w->p->frames > 1;
+    int r = draw(w, picture_frame(w->p, i), first, how);
+    if (!r && clip)
+        r = write_control(w, delay, first ? NO_TRANSPARENT_COLOR : w->transparent);
+    if (r)
+        return r;
+    struct rect whole = {0, 0, w->p->width, w->p->height};
+    r = write_pixels(w, first ? whole : find_changed(w), first);
     uint8_t *old = w->shown;
     w->shown = w->next;
     w->next = old;

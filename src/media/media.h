@@ -72,9 +72,10 @@ void media_options_init(struct media_options *o, enum media_format format);
 /* Encodes `p` into `out`, which is appended to (left as it was on an error). PNG and JPEG take one
  * frame; WebP, GIF, MP4 and WebM any number. Odd sizes in MP4 and WebM: the last column or row is
  * repeated once, as 4:2:0 needs even sizes, and nothing is scaled or lost. MP4 tags and converts as
- * BT.709, limited range.
- * -EINVAL (options out of range, several frames in a still format, too large for the format),
- * -ENOSYS (no encoder on this system), -ENOMEM, -ECANCELED, -EIO. */
+ * BT.709, limited range. GIF keeps time in 1/100 s: delays alternate so that the whole is exact,
+ * and above 50 frames a second frames are left out, since viewers slow down shorter delays. -EINVAL
+ * (options out of range, several frames in a still format, too large for the format), -ENOSYS (no
+ * encoder on this system), -ENOMEM, -ECANCELED, -EIO. */
 int media_encode(const struct picture *p, const struct media_options *o, struct str *out,
                  struct err *e);
 
