@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "fs/fs.h"
 #include "fs/own_mount.h"
+#include "fs/placing.h"
 
 #define SLOW_SECONDS  10   /* a publish that takes longer is worth a line in the log */
 #define RETRY_SECONDS 2.0  /* when the store is full */
@@ -30,6 +31,7 @@ struct preview {
     int64_t folder;
     char job_id[ID_SIZE];
     char path[512];
+    char origin[40]; /* each preview is another file */
     struct preview *next;
 };
 
@@ -53,11 +55,9 @@ struct publisher {
     struct retry *retries;    /* the thread's own */
 
     /* What is being published now. */
-    bool busy, taken;
+    struct placing placing;
+    bool busy;
     double since;
-    int64_t slot_folder;
-    const char *slot_name;
-    struct publish_slot slot;
     char working_on[ID_SIZE];
 };
 
@@ -69,107 +69,7 @@ bool publisher_is_caller(struct fs *fs, const struct fuse_ctx *caller)
 
 bool publisher_slot(struct fs *fs, int64_t parent, const char *name, struct publish_slot *out)
 {
-    struct publisher *p = fs->publisher;
-    pthread_mutex_lock(&p->lock);
-    bool found = p->slot_name && p->slot_folder == parent && !strcmp(p->slot_name, name);
-    if (found) {
-        *out = p->slot;
-        p->taken = true;
-    }
-    pthread_mutex_unlock(&p->lock);
-    return found;
-}
-
-/* ---- one file ---- */
-
-struct file {
-    const char *name, *path, *origin;
-    uid_t uid;
-    gid_t gid;
-};
-
-static void slot_set(struct publisher *p, int64_t folder, const struct file *f)
-{
-    pthread_mutex_lock(&p->lock);
-    p->slot_folder = folder;
-    p->slot_name = f ? f->name : NULL;
-    p->taken = false;
-    if (f) {
-        p->slot = (struct publish_slot){.uid = f->uid, .gid = f->gid, .mode = S_IFREG | 0444};
-        strncpy(p->slot.path, f->path, sizeof p->slot.path - 1);
-        strncpy(p->slot.origin, f->origin, sizeof p->slot.origin - 1);
-    }
-    pthread_mutex_unlock(&p->lock);
-}
-
-static bool slot_taken(struct publisher *p)
-{
-    pthread_mutex_lock(&p->lock);
-    bool taken = p->taken;
-    pthread_mutex_unlock(&p->lock);
-    return taken;
-}
-
-/* A user's own file has the name of an artifact: it is kept as NAME~, or NAME.~1~ … */
-static int keep_users_file(int dir, const char *name)
-{
-    char kept[TREE_NAME_MAX + 1];
-    for (int i = 0; i < 100; i++) {
-        if (i == 0)
-            snprintf(kept, sizeof kept, "%s~", name);
-        else
-            snprintf(kept, sizeof kept, "%s.~%d~", name, i);
-        if (!renameat2(dir, name, dir, kept, RENAME_NOREPLACE)) {
-            log_info("%s was a user's file: kept as %s", name, kept);
-            return 0;
-        }
-        if (errno != EEXIST)
-            return -errno;
-    }
-    return -EEXIST;
-}
-
-/* An artifact of the same name is replaced in one step by CREATE (its name is hidden from this
- * thread's LOOKUP), so that a preview never disappears between two. */
-static int make_way(struct publisher *p, int dir, int64_t folder, const char *name)
-{
-    struct node n;
-    int r = tree_lookup(p->fs->tree, folder, name, &n);
-    if (r)
-        return r == -ENOENT ? 0 : r;
-    return n.artifact ? 0 : keep_users_file(dir, name);
-}
-
-static int create(struct publisher *p, int dir, int64_t folder, const struct file *f)
-{
-    slot_set(p, folder, f);
-    AUTO_FD int fd =
-        openat(dir, f->name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0444);
-    int r = fd < 0 ? -errno : 0;
-    bool taken = slot_taken(p);
-    slot_set(p, 0, NULL);
-    if (r || taken)
-        return r;
-    /* An empty file was made as if by a user. */
-    unlinkat(dir, f->name, 0);
-    log_error("the mount does not recognise its own publisher (is it in another pid namespace?): "
-              "results cannot be delivered");
-    return -EPROTO;
-}
-
-static int publish_file(struct publisher *p, int dir, int64_t folder, const struct file *f)
-{
-    struct node n;
-    if (!tree_lookup(p->fs->tree, folder, f->name, &n) && n.artifact &&
-        !strcmp(n.origin, f->origin))
-        return 0; /* made visible before a crash */
-    int r = -EEXIST;
-    for (int i = 0; r == -EEXIST && i < 8; i++) { /* a user may be as quick as we are */
-        r = make_way(p, dir, folder, f->name);
-        if (!r)
-            r = create(p, dir, folder, f);
-    }
-    return r;
+    return placing_take(&fs->publisher->placing, parent, name, out);
 }
 
 /* ---- the files of a job ---- */
@@ -188,8 +88,8 @@ static int publish_files(struct publisher *p, int dir, const struct publication 
             struct publication_file *file = &b->files[i];
             if ((strcmp(file->name, METADATA) == 0) != last)
                 continue;
-            struct file f = {file->name, file->path, b->id, b->uid, b->gid};
-            int r = publish_file(p, dir, b->folder, &f);
+            struct placed_file f = {file->name, file->path, b->id, b->uid, b->gid};
+            int r = place_file(&p->placing, dir, b->folder, &f);
             if (r)
                 return r;
         }
@@ -313,6 +213,8 @@ void publisher_preview(struct fs *fs, int64_t folder, const char *job_id, const 
     /* Taken by another name at once: the worker writes the next one to the same path. */
     int n = snprintf(new->path, sizeof new->path, "%s.%llu", path,
                      (unsigned long long)++p->preview_serial);
+    snprintf(new->origin, sizeof new->origin, "preview-%llu",
+             (unsigned long long)p->preview_serial);
     bool ok = !p->stop && n < (int)sizeof new->path && !rename(path, new->path);
     if (ok) {
         struct preview **at = &p->previews;
@@ -342,12 +244,12 @@ static void show_preview(struct publisher *p, struct preview *w)
     if (!jobs_view(p->fs->jobs, w->folder, &v) && !strcmp(v.id, w->job_id) &&
         v.state == JOB_RUNNING) {
         struct node n;
-        struct file f = {PREVIEW, w->path, "", v.uid, 0};
+        struct placed_file f = {PREVIEW, w->path, w->origin, v.uid, 0};
         begin(p, w->job_id);
         AUTO_FD int dir = own_mount_open(&p->mount, p->fs, w->folder);
         if (dir >= 0 && !tree_get(p->fs->tree, w->folder, &n)) {
             f.gid = n.st.st_gid;
-            publish_file(p, dir, w->folder, &f);
+            place_file(&p->placing, dir, w->folder, &f);
         }
         end(p);
     }
@@ -466,6 +368,7 @@ static void destroy(struct publisher *p)
     pthread_cond_destroy(&p->wake);
     pthread_cond_destroy(&p->watch);
     pthread_mutex_destroy(&p->lock);
+    placing_destroy(&p->placing);
     free(p);
 }
 
@@ -485,6 +388,7 @@ int publisher_new(struct fs *fs, const char *mountpoint)
         return -ENOMEM;
     p->fs = fs;
     p->mount.path = mountpoint;
+    placing_init(&p->placing, fs->tree);
     p->woken = true; /* a crash may have left results to deliver */
     pthread_mutex_init(&p->lock, NULL);
     pthread_condattr_t a;

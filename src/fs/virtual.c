@@ -120,7 +120,7 @@ static int status_text(struct fs *fs, int64_t folder, bool json, struct str *out
     bool any = !jobs_view(fs->jobs, folder, &v);
     const char *word = pending_word(fs, folder, any ? &v : NULL);
     if (word)
-        str_addf(out, json ? "{\"status\": \"%s\"}" : "%s", word);
+        str_addf(out, json ? "{\"id\": null, \"state\": \"%s\"}" : "%s", word);
     else if (json)
         job_status_json(&v, out);
     else
