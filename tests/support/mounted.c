@@ -345,6 +345,8 @@ static void note(struct events *e, const struct inotify_event *event)
                  {IN_DELETE_SELF, "DELETE_SELF"}, {IN_MOVE_SELF, "MOVE_SELF"}};
     if (event->mask & IN_ISDIR && !event->len)
         return; /* of the folder itself */
+    if (event->len && (!strcmp(event->name, "preview.png") || !strcmp(event->name, "wait")))
+        return;
     for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
         if (event->mask & kinds[i].bit && e->len + 300 < sizeof e->text)
             e->len +=

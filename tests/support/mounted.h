@@ -54,16 +54,15 @@ struct watchdog *watchdog_begin(const struct mounted *m, double seconds);
 /* True when it was in time. */
 bool watchdog_end(struct watchdog *w);
 
-/* inotify on one folder. Events of one name in a row are joined: "CREATE image.png, OPEN image.png,
- * CLOSE_WRITE image.png". */
+/* inotify on one folder: "CREATE image.png, OPEN image.png, CLOSE_WRITE image.png". Reading, and
+ * previews (which come when they can), are left out. */
 struct events {
     int fd;
     char text[16384];
     size_t len;
 };
 int events_begin(struct events *e, const char *folder);
-/* Reads what has come, until nothing came for `quiet_ms`; the list without events of virtual files
- * and of reading. */
+/* What has come until nothing came for `quiet_ms`. */
 const char *events_end(struct events *e, int quiet_ms);
 
 #endif
