@@ -226,9 +226,11 @@ int run_batch(struct run *const *runs, int count)
 
 int run_refuse(struct run *r, enum job_state state, const struct err *why)
 {
+    struct err e = {0};
+    if (r->text) /* for the record, as far as it can be understood */
+        stage_normalise(r, &e);
     r->state = state;
     r->error = why ? *why : (struct err){0};
-    struct err e = {0};
     return stage_package(r, &e);
 }
 

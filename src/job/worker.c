@@ -1,0 +1,235 @@
+/* A worker: one thread bound to one device. It claims a batch, runs it, hands the results on. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "job/jobs_internal.h"
+
+#define PREVIEWS 6 /* about so many a run */
+
+/* A claimed job while it runs. */
+struct task {
+    struct worker *worker;
+    struct queue_job job;
+    struct run run;
+    struct live *live;
+    struct run_hooks hooks;
+    int previews;
+};
+
+/* ---- what the stages ask and tell ---- */
+
+static bool abandoned(struct jobs *j)
+{
+    pthread_mutex_lock(&j->lock);
+    bool yes = j->abandon;
+    pthread_mutex_unlock(&j->lock);
+    return yes;
+}
+
+static bool on_cancelled(void *ctx, struct run *r)
+{
+    (void)r;
+    struct task *t = ctx;
+    return t->live->cancel || abandoned(t->worker->jobs);
+}
+
+static void on_progress(void *ctx, struct run *r, enum job_stage stage, int done, int total,
+                        double eta)
+{
+    (void)r;
+    struct task *t = ctx;
+    struct jobs *j = t->worker->jobs;
+    pthread_mutex_lock(&j->lock);
+    bool new_stage = t->live->stage != stage;
+    t->live->stage = stage;
+    t->live->done = done;
+    t->live->total = total;
+    t->live->eta = eta;
+    t->live->changed_ms = clock_wall_ms();
+    pthread_mutex_unlock(&j->lock);
+    if (new_stage)
+        jobs_note(j, t->job.id, "%s", job_stage_names[stage]);
+    jobs_changed(j, t->job.folder);
+}
+
+static void on_preview(void *ctx, struct run *r, const struct picture *p)
+{
+    struct task *t = ctx;
+    struct jobs *j = t->worker->jobs;
+    char name[32], path[JOB_PATH_SIZE];
+    AUTO_FD int fd = jobs_work_folder(j, r->id, NULL);
+    struct media_options o;
+    struct err e;
+    media_options_init(&o, MEDIA_PNG);
+    o.mode = 0444;
+    snprintf(name, sizeof name, "preview-%d.png",
+             t->previews++);                        /* each its own: the face may be */
+    if (fd < 0 || media_write(fd, name, p, &o, &e)) /* slower than we are */
+        return;
+    jobs_work_path(j, r->id, name, path);
+    j->face.preview(j->face.ctx, t->job.folder, r->id, path);
+}
+
+static void on_note(void *ctx, struct run *r, const char *sentence)
+{
+    (void)r;
+    struct task *t = ctx;
+    jobs_note(t->worker->jobs, t->job.id, "note: %s", sentence);
+}
+
+/* ---- one batch ---- */
+
+static int begin_task(struct task *t, struct worker *w, struct registry *registry)
+{
+    struct run *r = &t->run;
+    struct jobs *j = w->jobs;
+    char where[300];
+    struct err e = {0};
+    jobs_prompt_name(t->job.folder_name, where, sizeof where);
+    run_init(r, t->job.id, where, t->job.modality);
+    t->worker = w;
+    t->hooks = (struct run_hooks){.ctx = t,
+                                  .progress = on_progress,
+                                  .cancelled = on_cancelled,
+                                  .preview = j->face.preview ? on_preview : NULL,
+                                  .note = on_note,
+                                  .preview_every = PREVIEWS};
+    r->text = t->job.text;
+    r->size = t->job.size;
+    r->registry = registry;
+    r->models = w->models;
+    r->hooks = &t->hooks;
+    r->created_ms = t->job.created_ms;
+    int code = finish_open_folders(j, r, &e);
+    if (code) {
+        r->state = JOB_FAILED;
+        r->error = e;
+    }
+    jobs_note(j, t->job.id, "started on %s, attempt %d", *w->device ? w->device : "the device",
+              t->job.attempts);
+    jobs_changed(j, t->job.folder);
+    return code;
+}
+
+/* Records the outcome; while the disk is full there is nothing better to do than to try again. */
+static void settle(struct task *t)
+{
+    struct jobs *j = t->worker->jobs;
+    const struct run *r = &t->run;
+    char(*names)[64] = NULL;
+    int count = 0, code = finish_files(r, &names, &count);
+    bool told = r->state == JOB_FAILED || r->state == JOB_BLOCKED;
+    for (bool first = true; !code; first = false) {
+        code = queue_finish(j->db, r->id, r->state, told ? r->error.text : "",
+                            (const char(*)[64])names, count);
+        if (!code || code == -ENOENT || abandoned(j))
+            break;
+        if (first)
+            log_write(LOG_LEVEL_ERROR, r->id, "the result cannot be recorded yet: %s",
+                      strerror(-code));
+        struct timespec pause = {0, 500000000};
+        nanosleep(&pause, NULL);
+        code = 0;
+    }
+    free(names);
+    if (!code)
+        finish_record(j, &t->job, r);
+    else
+        jobs_wake_janitor(j); /* superseded or forgotten: its work folder is to be swept */
+}
+
+static void end_task(struct task *t)
+{
+    struct jobs *j = t->worker->jobs;
+    bool given_back = t->run.state == JOB_CANCELLED && !t->live->cancel && abandoned(j);
+    if (given_back)
+        queue_release(j->db, t->job.id);
+    else
+        settle(t);
+    finish_close_folders(&t->run);
+    live_remove(j, t->live);
+    jobs_changed(j, t->job.folder);
+    run_free(&t->run);
+    queue_job_free(&t->job);
+}
+
+static void run_tasks(struct worker *w, struct task *tasks, int count)
+{
+    struct jobs *j = w->jobs;
+    struct registry *registry = jobs_registry(j);
+    struct run *runs[MAX_BATCH];
+    int ready = 0;
+    for (int i = 0; i < count; i++)
+        if (!begin_task(&tasks[i], w, registry))
+            runs[ready++] = &tasks[i].run;
+    metrics_batch(j->metrics, count);
+    if (ready)
+        run_batch(runs, ready);
+    for (int i = 0; i < count; i++)
+        end_task(&tasks[i]);
+    registry_unref(registry);
+    if (j->face.publication)
+        j->face.publication(j->face.ctx);
+}
+
+/* Claims a batch and makes it known as running in one step: whoever looks at the database then
+ * finds the job either waiting or among the live ones. */
+static int claim(struct worker *w, struct task *tasks, int pictures)
+{
+    struct jobs *j = w->jobs;
+    struct queue_job *claimed = calloc(MAX_BATCH, sizeof *claimed);
+    if (!claimed)
+        return 0;
+    db_lock(j->db);
+    int count = queue_claim(j->db, pictures, claimed, MAX_BATCH), kept = 0;
+    for (int i = 0; i < count; i++) {
+        tasks[kept] = (struct task){.job = claimed[i]};
+        tasks[kept].live = live_add(j, &claimed[i]);
+        if (tasks[kept].live)
+            kept++;
+        else { /* no memory: another time */
+            queue_release(j->db, claimed[i].id);
+            queue_job_free(&claimed[i]);
+        }
+    }
+    db_unlock(j->db);
+    free(claimed);
+    return kept;
+}
+
+static void wait_for_work(struct jobs *j)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += 5; /* a wake-up may be lost to an error of the database */
+    if (!j->stopping)
+        pthread_cond_timedwait(&j->work, &j->lock, &until);
+}
+
+void *worker_main(void *ctx)
+{
+    struct worker *w = ctx;
+    struct jobs *j = w->jobs;
+    struct task *tasks = calloc(MAX_BATCH, sizeof *tasks);
+    pthread_mutex_lock(&j->lock);
+    while (!j->stopping && tasks) {
+        int pictures = j->registry->devices.batch;
+        j->busy++; /* before the claim: jobs_stop must not overlook it */
+        pthread_mutex_unlock(&j->lock);
+        int count = claim(w, tasks, pictures);
+        if (count)
+            run_tasks(w, tasks, count);
+        pthread_mutex_lock(&j->lock);
+        j->busy--;
+        pthread_cond_broadcast(&j->idle);
+        if (!count)
+            wait_for_work(j);
+    }
+    pthread_mutex_unlock(&j->lock);
+    free(tasks);
+    return NULL;
+}
