@@ -22,11 +22,12 @@ void str_addn(struct str *s, const void *bytes, size_t n);
 void str_addc(struct str *s, char c);
 void str_addf(struct str *s, const char *fmt, ...) ERR_PRINTF(2, 3);
 const char *str_cstr(const struct str *s); /* never NULL */
-char *str_take(struct str *s);             /* the heap string (caller frees), NULL if failed; s is emptied */
+char *str_take(struct str *s); /* the heap string (caller frees), NULL if failed; s is emptied */
 void str_free(struct str *s);
 #define AUTO_STR __attribute__((cleanup(str_free)))
 
-/* Whole-string decimal numbers, no blanks, no trailing text. 0, or -EINVAL (not a number) or -ERANGE. */
+/* Whole-string decimal numbers, no blanks, no trailing text. 0, or -EINVAL (not a number) or
+ * -ERANGE. */
 int parse_i64(const char *text, int64_t *out);
 int parse_u64(const char *text, uint64_t *out);
 int parse_f64(const char *text, double *out); /* finite only; '.' whatever the locale */
