@@ -99,10 +99,19 @@ struct omni_result {
     char scheduler[24];
 };
 
+/* What one kind of operation did during a call, for bench tables. */
+struct omni_work {
+    const char *kind;             /* "linear", "conv", "attention", "norm", "pointwise", "move" */
+    uint64_t calls, flops, bytes; /* two operations a multiply-add; bytes read and written */
+    double seconds;
+};
+#define OMNI_WORK_KINDS 6
+
 struct omni_timings {
     double encode, steps, decode; /* seconds for the whole call */
-    uint64_t peak_bytes;          /* activations and workspace, as measured by the arena */
-    uint64_t planned_bytes;       /* the same, as predicted */
+    struct omni_work work[OMNI_WORK_KINDS];
+    uint64_t peak_bytes;    /* activations and workspace, as measured by the arena */
+    uint64_t planned_bytes; /* the same, as predicted */
 };
 
 /* Peak bytes beyond the weights that omni_generate will use for these requests together. -EINVAL

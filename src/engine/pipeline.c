@@ -414,6 +414,17 @@ static void decode(struct run *r)
 
 /* ---- a whole run ---- */
 
+static void count_work(struct run *r)
+{
+    static const char *const names[OP_KINDS] = {
+        [OP_LINEAR] = "linear", [OP_CONV] = "conv",           [OP_ATTENTION] = "attention",
+        [OP_NORM] = "norm",     [OP_POINTWISE] = "pointwise", [OP_MOVE] = "move"};
+    const struct op_stats *s = ops_stats(r->o);
+    for (int i = 0; i < OP_KINDS && i < OMNI_WORK_KINDS; i++)
+        r->timings.work[i] =
+            (struct omni_work){names[i], s[i].calls, s[i].flops, s[i].bytes, s[i].seconds};
+}
+
 static int run_all(struct run *r, struct err *e)
 {
     double t0 = clock_seconds();
@@ -427,6 +438,7 @@ static int run_all(struct run *r, struct err *e)
     r->timings.steps = t2 - t1;
     r->timings.decode = clock_seconds() - t2;
     r->timings.peak_bytes = ops_peak(r->o);
+    count_work(r);
     for (int i = 0; i < r->prediction_count; i++) {
         if (!r->planning && i < r->count && r->predictions[i].condition)
             r->results[i].prompt_truncated = r->predictions[i].condition->truncated;

@@ -16,7 +16,8 @@ struct rope {
     double theta;
 };
 
-/* cos and sin [tokens, head/2] for positions [tokens, axes] (host). Failures stick to `o`. */
+/* cos and sin [tokens, head/2] for positions [tokens, axes] (host; NULL while
+ * planning). Failures stick to `o`. */
 void rope_tables(struct ops *o, const struct rope *r, const int32_t *positions, int64_t tokens,
                  struct tensor **cos, struct tensor **sin);
 

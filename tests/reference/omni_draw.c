@@ -17,6 +17,7 @@ struct options {
     struct omni_load_options load;
     const char *out;
     int repeat;
+    int table; /* time by kind of operation, to stderr */
 };
 
 static int fault(const char *text)
@@ -65,6 +66,9 @@ static int parse_option(struct options *o, int c)
     case 'r':
         o->repeat = atoi(optarg);
         return 0;
+    case 'v':
+        o->table = 1;
+        return 0;
     case 'o':
         o->out = optarg;
         return 0;
@@ -94,6 +98,12 @@ static int draw(struct omni_model *m, const struct options *o)
            "\"precision\": \"%s\", \"peak_bytes\": %llu, \"planned_bytes\": %llu}\n",
            clock_seconds() - start, t.encode, t.steps, t.decode, omni_model_info(m)->precision,
            (unsigned long long)t.peak_bytes, (unsigned long long)t.planned_bytes);
+    for (int i = 0; i < OMNI_WORK_KINDS && o->table; i++) {
+        const struct omni_work *w = &t.work[i];
+        fprintf(stderr, "%-10s %7llu calls %8.4f s %8.1f GFLOP/s %7.1f GB/s\n", w->kind,
+                (unsigned long long)w->calls, w->seconds, (double)w->flops / w->seconds / 1e9,
+                (double)w->bytes / w->seconds / 1e9);
+    }
     int rc = o->out ? keep(&result.picture, o->out) : 0;
     picture_free(&result.picture);
     return rc;
@@ -114,7 +124,7 @@ int main(int argc, char **argv)
     if (argc < 2)
         return usage(argv[0]);
     const char *model = argv[1];
-    for (int c; (c = getopt(argc - 1, argv + 1, "p:q:s:n:g:S:P:t:r:o:")) != -1;)
+    for (int c; (c = getopt(argc - 1, argv + 1, "p:q:s:n:g:S:P:t:r:o:v")) != -1;)
         if (parse_option(&o, c) != 0)
             return usage(argv[0]);
     o.request.mode = o.request.frames > 1 ? OMNI_TEXT_TO_VIDEO : OMNI_TEXT_TO_IMAGE;

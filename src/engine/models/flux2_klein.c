@@ -293,13 +293,16 @@ static void klein_prepare(const void *state, struct ops *o, struct pass *pass)
     const struct klein *k = state;
     int64_t tokens = pass->latent->tokens;
     pass->kept[KEPT_TEXT] = flux2_transformer_text(k->transformer, o, pass->conditions[0]);
-    AUTO_FREE int32_t *positions = calloc((size_t)tokens, FLUX2_AXES * sizeof(*positions));
-    if (!positions) {
-        ops_fail(o, -ENOMEM, "not enough memory for the positions of %lld tokens",
-                 (long long)tokens);
-        return;
+    AUTO_FREE int32_t *positions = NULL;
+    if (!ops_planning(o)) {
+        positions = calloc((size_t)tokens, FLUX2_AXES * sizeof(*positions));
+        if (!positions) {
+            ops_fail(o, -ENOMEM, "not enough memory for the positions of %lld tokens",
+                     (long long)tokens);
+            return;
+        }
+        fill_positions(positions, k->prompt_tokens, pass->latent);
     }
-    fill_positions(positions, k->prompt_tokens, pass->latent);
     flux2_transformer_tables(k->transformer, o, positions, tokens, &pass->kept[KEPT_COS],
                              &pass->kept[KEPT_SIN]);
 }
