@@ -23,7 +23,7 @@
 
 enum {
     BUSY_MS = 5000,        /* someone looks at the database with another tool */
-    LOG_PAGES_MAX = 32768, /* 128 MiB: then a writer checkpoints by itself */
+    LOG_PAGES_MAX = 16384, /* 64 MiB: then a writer waits until the log is emptied */
     PATH_SIZE = 4096,
 };
 
@@ -41,6 +41,7 @@ struct db {
     int tx_depth;
     bool tx_broken;          /* an inner part was rolled back */
     int tx_error;            /* first error inside the transaction */
+    int log_pages;           /* after the last commit */
     struct statement *cache; /* open addressing, `cache_size` a power of two */
     size_t cache_size, cache_count;
     size_t *used; /* indices into cache */
@@ -166,11 +167,12 @@ static int check_identity(struct db *d, struct err *e)
 
 static int on_commit(void *ctx, sqlite3 *sqlite, const char *name, int pages)
 {
+    (void)sqlite;
+    (void)name;
     struct db *d = ctx;
+    d->log_pages = pages;
     if (d->keeper)
         keeper_committed(d->keeper, pages);
-    if (pages > LOG_PAGES_MAX)
-        sqlite3_wal_checkpoint_v2(sqlite, name, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
     return SQLITE_OK;
 }
 
@@ -202,6 +204,17 @@ static int set_up(struct db *d, struct err *e)
     return r;
 }
 
+/* Made here, because SQLite would make it readable by others. Closed before SQLite opens it: a
+ * close(2) later would drop SQLite's POSIX locks on the file. */
+static int make_private(const char *path)
+{
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return -errno;
+    close(fd);
+    return 0;
+}
+
 static int open_files(struct db *d, const char *store, struct err *e)
 {
     int r = file_mkdirs(store, e);
@@ -209,11 +222,9 @@ static int open_files(struct db *d, const char *store, struct err *e)
         return r;
     if (snprintf(d->path, sizeof d->path, "%s/omnifs.db", store) >= (int)sizeof d->path - 8)
         return err_set(e, -ENAMETOOLONG, "%s: the store's path is too long", store);
-    /* made here, because SQLite would make it readable by others */
-    AUTO_FD int fd = open(d->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     AUTO_FD int dir = open(store, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || dir < 0)
-        return err_set(e, -errno, "%s: %s", d->path, strerror(errno));
+    if (dir < 0 || (r = make_private(d->path)))
+        return err_set(e, r ? r : -errno, "%s: %s", d->path, strerror(r ? -r : errno));
     if (sqlite3_open_v2(d->path, &d->sqlite, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL) !=
         SQLITE_OK)
         return err_set(e, -EIO, "%s: %s", d->path, sqlite3_errmsg(d->sqlite));
@@ -444,6 +455,17 @@ static void roll_back(struct db *d)
         db_run(d, db_sql(d, "ROLLBACK"));
 }
 
+/* The keeper cannot keep up with someone who writes without a pause: wait for it, and empty the log
+ * while nobody can add to it. */
+static void empty_log(struct db *d)
+{
+    if (d->log_pages <= LOG_PAGES_MAX || d->lock_depth > 1)
+        return;
+    reset_used(d);
+    sqlite3_wal_checkpoint_v2(d->sqlite, NULL, SQLITE_CHECKPOINT_RESTART, NULL, NULL);
+    d->log_pages = 0;
+}
+
 int db_commit(struct db *d)
 {
     int r = 0;
@@ -456,6 +478,8 @@ int db_commit(struct db *d)
             r = db_run(d, db_sql(d, "COMMIT"));
         if (r)
             roll_back(d);
+        else
+            empty_log(d);
     }
     db_unlock(d);
     return r;

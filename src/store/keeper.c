@@ -66,6 +66,17 @@ static void *keep(void *arg)
     return NULL;
 }
 
+static int open_database(const char *path, sqlite3 **out)
+{
+    int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX;
+    /* A connection that never read does not know of the log, and would checkpoint nothing. */
+    return sqlite3_open_v2(path, out, flags, NULL) == SQLITE_OK &&
+                   sqlite3_exec(*out, "SELECT count(*) FROM sqlite_schema", NULL, NULL, NULL) ==
+                       SQLITE_OK
+               ? 0
+               : -EIO;
+}
+
 static int open_log(const char *database)
 {
     char path[4200];
@@ -88,9 +99,8 @@ int keeper_start(const char *database, struct keeper **out, struct err *e)
 
     k->log_fd = open_log(database);
     int r = k->log_fd < 0 ? k->log_fd : 0;
-    if (!r && sqlite3_open_v2(database, &k->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX,
-                              NULL) != SQLITE_OK)
-        r = -EIO;
+    if (!r)
+        r = open_database(database, &k->db);
     if (!r)
         r = -pthread_create(&k->thread, NULL, keep, k);
     if (r) {
