@@ -79,6 +79,11 @@ int virtual_getattr(struct fs *fs, int64_t id, const struct fuse_ctx *caller, st
  */
 void virtual_list(struct fs *fs, int64_t parent,
                   bool (*each)(void *ctx, const char *name, int64_t id, mode_t mode), void *ctx);
+/* Copying tools create every file anew, with O_EXCL. For them status, status.json and log do not
+ * exist (LOOKUP is answered ENOENT) until CREATE gives them the virtual file, which drops what they
+ * write. */
+bool virtual_gives_way(int64_t id, const struct fuse_ctx *caller);
+void virtual_create(struct fs *fs, fuse_req_t req, int64_t id, struct fuse_file_info *fi);
 void virtual_open(struct fs *fs, fuse_req_t req, int64_t id, struct fuse_file_info *fi);
 void virtual_read(struct fs *fs, fuse_req_t req, int64_t id, size_t size, off_t off,
                   struct fuse_file_info *fi);
@@ -146,8 +151,7 @@ struct fs_mount {
     struct fuse_args *args;   /* what libfuse should see besides; fs_serve adds default_permissions,
                                  fsname, subtype and (by its option) allow_other */
     void (*ready)(void *ctx); /* the mount answers */
-    void (*ended)(
-        void *ctx); /* the loop has ended, requests can still be answered */
+    void (*ended)(void *ctx); /* the loop has ended, requests can still be answered */
     void *ctx;
 };
 /* Mounts, serves until unmounted or fs_stop(), cleans up. 0 or negative errno. Needs fs->tree,

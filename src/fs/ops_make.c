@@ -147,6 +147,11 @@ void ops_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode
         create_artifact(req, (int64_t)parent, name, &slot, fi);
         return;
     }
+    int64_t virtual = virtual_lookup(fs, (int64_t)parent, name);
+    if (virtual) {
+        virtual_create(fs, req, virtual, fi);
+        return;
+    }
     struct request q = {
         .req = req, .parent = (int64_t)parent, .name = name, .mode = S_IFREG | (mode & 07777)};
     struct node n;

@@ -68,7 +68,10 @@ void ops_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
     }
     int64_t virtual = virtual_lookup(fs, (int64_t)parent, name);
     if (virtual) {
-        reply_virtual(req, virtual);
+        if (virtual_gives_way(virtual, fuse_req_ctx(req)))
+            fuse_reply_err(req, ENOENT);
+        else
+            reply_virtual(req, virtual);
         return;
     }
     /* The publisher sees no file where it is about to put one, so that its open becomes CREATE and

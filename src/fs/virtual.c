@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "fs/caller.h"
 
 /* A `wait` that still blocks has no text to measure. A size of 0 reads as empty over NFS and makes
  * copying tools skip it; a bound on the line serves cat, head, tail, shells and programs alike. */
@@ -70,6 +71,12 @@ int64_t virtual_lookup(struct fs *fs, int64_t parent, const char *name)
     if (kind < 0 || !job_folder(fs, parent, &n))
         return 0;
     return VIRTUAL_BIT | parent << 4 | kind;
+}
+
+bool virtual_gives_way(int64_t id, const struct fuse_ctx *caller)
+{
+    int kind = virtual_kind(id);
+    return kind < VIRTUAL_KINDS && kinds[kind].listed && caller_creates_exclusively(caller->pid);
 }
 
 void virtual_list(struct fs *fs, int64_t parent,

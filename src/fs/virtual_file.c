@@ -91,20 +91,18 @@ static bool may_write(int64_t id)
     return kind != VIRTUAL_WAIT && kind < VIRTUAL_KINDS;
 }
 
-void virtual_open(struct fs *fs, fuse_req_t req, int64_t id, struct fuse_file_info *fi)
+/* 0 with fi ready for the reply, or negative errno. */
+static int make_open(struct fs *fs, const struct fuse_ctx *caller, int64_t id,
+                     struct fuse_file_info *fi)
 {
     struct virtuals *v = fs->virtuals;
-    if ((fi->flags & O_ACCMODE) != O_RDONLY && !may_write(id)) {
-        fuse_reply_err(req, EACCES);
-        return;
-    }
+    if ((fi->flags & O_ACCMODE) != O_RDONLY && !may_write(id))
+        return -EACCES;
     struct virtual_file *f = calloc(1, sizeof *f);
-    if (!f) {
-        fuse_reply_err(req, ENOMEM);
-        return;
-    }
+    if (!f)
+        return -ENOMEM;
     *f = (struct virtual_file){
-        .id = id, .folder = virtual_folder(id), .uid = fuse_req_ctx(req)->uid, .unread = true};
+        .id = id, .folder = virtual_folder(id), .uid = caller->uid, .unread = true};
     /* Known to virtual_changed before the text is made: no change falls between. */
     size_t b = bucket(f->folder);
     pthread_mutex_lock(&v->lock);
@@ -120,12 +118,31 @@ void virtual_open(struct fs *fs, fuse_req_t req, int64_t id, struct fuse_file_in
     fi->fh = (uint64_t)(uintptr_t)f;
     fi->direct_io = 1;
     fi->keep_cache = 0;
-    if (r) {
+    if (r)
         virtual_release(fs, NULL, id, fi);
+    return r;
+}
+
+/* A reply that was interrupted (-ENOENT) is followed by no RELEASE. */
+void virtual_open(struct fs *fs, fuse_req_t req, int64_t id, struct fuse_file_info *fi)
+{
+    int r = make_open(fs, fuse_req_ctx(req), id, fi);
+    if (r)
         fuse_reply_err(req, -r);
-    } else if (fuse_reply_open(req, fi) == -ENOENT) {
-        virtual_release(fs, NULL, id, fi); /* the open was interrupted: no RELEASE will come */
-    }
+    else if (fuse_reply_open(req, fi) == -ENOENT)
+        virtual_release(fs, NULL, id, fi);
+}
+
+void virtual_create(struct fs *fs, fuse_req_t req, int64_t id, struct fuse_file_info *fi)
+{
+    struct fuse_entry_param entry = {.ino = (fuse_ino_t)id, .generation = 1};
+    int r = virtual_getattr(fs, id, fuse_req_ctx(req), &entry.attr);
+    if (!r)
+        r = make_open(fs, fuse_req_ctx(req), id, fi);
+    if (r)
+        fuse_reply_err(req, -r);
+    else if (fuse_reply_create(req, &entry, fi) == -ENOENT)
+        virtual_release(fs, NULL, id, fi);
 }
 
 void virtual_release(struct fs *fs, fuse_req_t req, int64_t id, struct fuse_file_info *fi)

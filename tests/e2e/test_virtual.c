@@ -201,7 +201,8 @@ static void status_tells_editing_then_the_jobs_states(void **state)
 {
     (void)state;
     assert_int_equal(mkdir(mounted_path(&m, "image/s"), 0755), 0);
-    const char *status = mounted_path(&m, "image/s/status");
+    char status[PATH_MAX];
+    snprintf(status, sizeof status, "%s", mounted_path(&m, "image/s/status"));
     assert_string_equal(read_file(status), "editing\n");
     int fd = open(mounted_path(&m, "image/s/prompt.ini"), O_WRONLY | O_CREAT, 0644);
     assert_int_equal(write(fd, "prompt = s sleep=400\n", 21), 21);
