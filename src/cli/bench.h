@@ -14,7 +14,7 @@ struct bench {
     const struct registry *registry;
     struct models *models;
     const struct cli_words *profiles; /* none: all of the registry */
-    double peak_gflops;               /* measured by the first section, 0 before */
+    double peak_fp32, peak_bf16;      /* GFLOP/s, measured by the first section */
 };
 
 /* Each fills `rows`; a sentence when this machine cannot do it. */
