@@ -21,7 +21,7 @@ static bool reserve(struct str *s, size_t more)
         return true;
     size_t cap = s->cap ? s->cap : 64;
     while (cap < need)
-        cap = cap > need / 2 ? need : cap * 2;
+        cap = cap > SIZE_MAX / 2 ? need : cap * 2;
     char *p = realloc(s->data, cap);
     if (!p) {
         s->failed = true;

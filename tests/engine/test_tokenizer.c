@@ -395,6 +395,44 @@ static void every_truncation_of_a_file_is_refused(void **state)
     }
 }
 
+/* All pairs of byte symbols, then triples up to `count` merges, spelled with escapes. */
+static char *make_large_file(int count)
+{
+    int codes[256], others = 0;
+    struct str s = {0};
+    for (int b = 0; b < 256; b++)
+        codes[b] = (b > 32 && b < 127) || (b > 160 && b != 173) ? b : 256 + others++;
+    str_add(&s, "{\"pre_tokenizer\":{\"type\":\"ByteLevel\"},"
+                "\"model\":{\"type\":\"BPE\",\"vocab\":{");
+    put_byte_symbols(&s);
+    for (int i = 0; i < count; i++)
+        str_addf(&s, i < 65536 ? ",\"\\u%04x\\u%04x\":%d" : ",\"\\u%04x\\u%04x\\u0041\":%d",
+                 codes[i >> 8 & 255], codes[i & 255], 256 + i);
+    str_add(&s, "},\"merges\":[");
+    for (int i = 0; i < count; i++)
+        str_addf(&s, i < 65536 ? "%s[\"\\u%04x\",\"\\u%04x\"]" : "%s[\"\\u%04x\\u%04x\",\"A\"]",
+                 i ? "," : "", codes[i >> 8 & 255], codes[i & 255]);
+    str_add(&s, "]}}");
+    return str_take(&s);
+}
+
+static void a_vocabulary_of_real_size_loads_at_once(void **state)
+{
+    (void)state;
+    AUTO_FREE char *json = make_large_file(131072);
+    struct tokenizer *t;
+    struct err e = {0};
+    double start = clock_seconds();
+    assert_int_equal(tokenizer_parse("t.json", json, strlen(json), &t, &e), 0);
+    assert_true(clock_seconds() - start < 3); /* 0.1 s without sanitizers */
+    assert_int_equal(tokenizer_vocabulary(t), 256 + 131072);
+    struct tokens k = encode(t, "AzA", 3); /* "Az" has a lower rank than "zA", then the triple */
+    assert_int_equal(k.count, 1);
+    assert_int_equal(k.ids[0], 256 + 65536 + 'A' * 256 + 'z');
+    free(k.ids);
+    tokenizer_close(t);
+}
+
 /* ---- the folder ---- */
 
 static void the_pad_token_is_a_text_an_object_or_absent(void **state)
@@ -462,6 +500,7 @@ int main(void)
         cmocka_unit_test(a_model_of_another_type_is_refused_by_name),
         cmocka_unit_test(a_vocabulary_that_lacks_a_byte_is_refused),
         cmocka_unit_test(every_truncation_of_a_file_is_refused),
+        cmocka_unit_test(a_vocabulary_of_real_size_loads_at_once),
         cmocka_unit_test(the_pad_token_is_a_text_an_object_or_absent),
         cmocka_unit_test(a_missing_file_is_named),
     };
