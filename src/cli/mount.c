@@ -93,12 +93,12 @@ static int run(struct mount_options *o, const struct generator *generator, struc
     char store[PATH_MAX], dir[PATH_MAX];
     int r = mountpoint_resolve(o->dir, dir, e);
     if (!r)
-        r = mountpoint_prepare(dir, o->nonempty, e);
-    if (!r)
         r = prepare_store(o->source, store, e);
     if (!r && (inside(dir, store) || inside(store, dir)))
         r = err_set(e, -EINVAL, "store %s and mount point %s must not contain each other", store,
                     dir);
+    if (!r)
+        r = mountpoint_prepare(dir, o->nonempty, e);
     if (!r)
         r = make_absolute(&o->registry, e);
     if (!r)

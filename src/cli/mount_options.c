@@ -37,7 +37,6 @@ static const struct fuse_opt table[] = {
     /* For the kernel and libfuse. */
     FUSE_OPT_KEY("allow_root", FUSE_OPT_KEY_KEEP),
     FUSE_OPT_KEY("auto_unmount", FUSE_OPT_KEY_KEEP),
-    FUSE_OPT_KEY("max_read=", FUSE_OPT_KEY_KEEP),
     FUSE_OPT_KEY("context=", FUSE_OPT_KEY_KEEP),
     FUSE_OPT_KEY("ro", FUSE_OPT_KEY_KEEP),
     FUSE_OPT_KEY("rw", FUSE_OPT_KEY_KEEP),
