@@ -54,6 +54,9 @@ $(BUILD)/%.o: %.c | have-packages
 	@mkdir -p $(@D)
 	$(call run,cc)$(CC) $(CPPFLAGS) $(SYS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
+# Multiply-adds may round once in the CPU backend's loops: ISO mode would keep them apart.
+$(BUILD)/src/engine/cpu/%.o: CFLAGS += -ffp-contract=fast
+
 # The commit is compiled into one file, which is rebuilt when the commit changes.
 $(BUILD)/src/base/version.o: CPPFLAGS += -DOMNIFS_COMMIT='"$(COMMIT)"'
 $(BUILD)/src/base/version.o: $(BUILD)/commit

@@ -11,7 +11,7 @@
 #include "engine/cpu/tile.h"
 
 #define QUERIES      32  /* in a block; a multiple of TILE_ROWS */
-#define KEYS         128 /* in a block: scores and packed keys stay in the inner caches */
+#define KEYS         256 /* in a block: scores and packed keys stay in the inner caches */
 #define PACKED_BYTES (INT64_C(8) << 20) /* of heads packed together, at least one head */
 #define LANES        16
 
@@ -40,7 +40,7 @@ struct attention {
 /* One worker's memory. */
 struct workspace {
     void *queries; /* [QUERIES, d_even] in the products' type, scaled */
-    void *weights; /* [QUERIES, KEYS] in the products' type: exp(score - maximum) */
+    void *weights; /* [QUERIES, KEYS] in the products' type: 2^(score - maximum) */
     float *scores; /* [QUERIES, KEYS] */
     float *sums;   /* [QUERIES, d_wide] Σ weight · value */
     float maximum[QUERIES], total[QUERIES];
@@ -58,44 +58,67 @@ static int64_t keys_bytes(const struct attention *a)
 
 /* ---- packing ---- */
 
-/* keys [count, d] → f32 [d, KEYS], or bf16 [d/2, KEYS, 2]; absent keys are zeros. */
-CPU_CLONES static void pack_keys_f32(float *restrict to, const float *restrict from, int64_t pitch,
-                                     int64_t count, int64_t d)
+typedef uint32_t quad __attribute__((vector_size(16), aligned(4), may_alias));
+
+/* Four rows of n words, `pitch` apart, become the first four columns of n rows, KEYS apart. */
+CPU_CLONES static void transpose_words(uint32_t *restrict to, const uint32_t *restrict from,
+                                       int64_t pitch, int64_t n)
 {
-    for (int64_t c = 0; c < d; c++) {
-        for (int64_t i = 0; i < count; i++)
-            to[c * KEYS + i] = from[i * pitch + c];
-        for (int64_t i = count; i < KEYS; i++)
-            to[c * KEYS + i] = 0.0f;
+    int64_t c = 0;
+    for (; c + 4 <= n; c += 4) {
+        quad row[4], half[4];
+        for (int i = 0; i < 4; i++)
+            row[i] = *(const quad *)(const void *)(from + i * pitch + c);
+        for (int i = 0; i < 2; i++) {
+            half[i] = __builtin_shufflevector(row[2 * i], row[2 * i + 1], 0, 4, 1, 5);
+            half[i + 2] = __builtin_shufflevector(row[2 * i], row[2 * i + 1], 2, 6, 3, 7);
+        }
+        for (int i = 0; i < 2; i++) {
+            quad *first = (quad *)(void *)(to + (c + 2 * i) * KEYS);
+            quad *second = (quad *)(void *)(to + (c + 2 * i + 1) * KEYS);
+            *first = __builtin_shufflevector(half[2 * i], half[2 * i + 1], 0, 1, 4, 5);
+            *second = __builtin_shufflevector(half[2 * i], half[2 * i + 1], 2, 3, 6, 7);
+        }
     }
+    for (; c < n; c++)
+        for (int i = 0; i < 4; i++)
+            to[c * KEYS + i] = from[i * pitch + c];
 }
 
-CPU_CLONES static void pack_keys_bf16(uint16_t *restrict to, const float *restrict from,
-                                      int64_t pitch, int64_t count, int64_t d)
+#define PACK_CHANNELS 64 /* of four keys at a time, in the products' type */
+
+/* keys [count, d] → f32 [d, KEYS], or bf16 [d/2, KEYS, 2], which is the same of pairs as words;
+ * absent keys and channels are zeros. */
+static void pack_keys(uint32_t *to, enum dtype type, const float *from, int64_t pitch,
+                      int64_t count, int64_t d)
 {
-    for (int64_t c = 0; c < d; c += 2) {
-        uint16_t *restrict row = to + c * KEYS;
-        for (int64_t i = 0; i < count; i++) {
-            row[2 * i] = float_bf16(from[i * pitch + c]);
-            row[2 * i + 1] = c + 1 < d ? float_bf16(from[i * pitch + c + 1]) : 0;
+    int64_t word = (int64_t)(sizeof(uint32_t) / dtype_size(type)); /* channels in a word */
+    for (int64_t i = 0; i < round_up(count, TILE_COLUMNS); i += 4)
+        for (int64_t c = 0; c < d; c += PACK_CHANNELS) {
+            uint32_t rows[4][PACK_CHANNELS] = {{0}};
+            int64_t n = d - c < PACK_CHANNELS ? d - c : PACK_CHANNELS;
+            for (int64_t k = 0; k < 4 && i + k < count; k++)
+                convert_span(rows[k], type, from + (i + k) * pitch + c, DTYPE_F32, n);
+            transpose_words(to + c / word * KEYS + i, rows[0], PACK_CHANNELS,
+                            (n + word - 1) / word);
         }
-        memset(row + 2 * count, 0, (size_t)(2 * (KEYS - count)) * sizeof *row);
-    }
 }
 
 /* values [count, d] → f32 [KEYS, wide], or bf16 [KEYS/2, wide, 2]. */
-static void pack_values_f32(float *to, const float *from, int64_t pitch, int64_t count, int64_t d,
-                            int64_t wide)
+static void pack_values_f32(void *values, const float *from, int64_t pitch, int64_t count,
+                            int64_t d, int64_t wide)
 {
+    float *to = values;
     for (int64_t i = 0; i < count; i++) {
         memcpy(to + i * wide, from + i * pitch, (size_t)d * sizeof *to);
         memset(to + i * wide + d, 0, (size_t)(wide - d) * sizeof *to);
     }
 }
 
-CPU_CLONES static void pack_values_bf16(uint16_t *restrict to, const float *restrict from,
-                                        int64_t pitch, int64_t count, int64_t d, int64_t wide)
+CPU_CLONES static void pack_values_bf16(void *values, const float *restrict from, int64_t pitch,
+                                        int64_t count, int64_t d, int64_t wide)
 {
+    uint16_t *to = values;
     for (int64_t i = 0; i < count; i += 2) {
         const float *first = from + i * pitch, *second = first + pitch;
         uint16_t *restrict row = to + i * wide;
@@ -126,13 +149,9 @@ static void pack_task(void *ctx, int worker, int64_t begin, int64_t end)
         const float *k = head_rows(a->k, head / heads, first, head % heads);
         const float *v = head_rows(a->v, head / heads, first, head % heads);
         void *keys = a->packed + unit * a->block_bytes, *values = (char *)keys + keys_bytes(a);
-        if (a->type == DTYPE_BF16) {
-            pack_keys_bf16(keys, k, a->k->strides[1], count, a->d);
-            pack_values_bf16(values, v, a->v->strides[1], count, a->d, a->d_wide);
-        } else {
-            pack_keys_f32(keys, k, a->k->strides[1], count, a->d);
-            pack_values_f32(values, v, a->v->strides[1], count, a->d, a->d_wide);
-        }
+        pack_keys(keys, a->type, k, a->k->strides[1], count, a->d);
+        (a->type == DTYPE_BF16 ? pack_values_bf16 : pack_values_f32)(values, v, a->v->strides[1],
+                                                                     count, a->d, a->d_wide);
     }
 }
 
@@ -183,23 +202,19 @@ CPU_CLONES static float row_maximum(const float *x, int64_t n)
     return most;
 }
 
-/* x = exp(x - maximum), hidden ones exactly 0; their sum. */
+/* x = 2^(x - maximum), hidden ones exactly 0; their sum. */
 CPU_CLONES static float row_weights(float *x, int64_t n, float maximum)
 {
     float lanes[LANES] = {0}, sum = 0;
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES)
         for (int k = 0; k < LANES; k++) {
-            float w = simd_exp(x[i + k] - maximum);
-            w = x[i + k] == -INFINITY ? 0.0f : w;
+            float w = simd_weight(x[i + k] - maximum);
             x[i + k] = w;
             lanes[k] += w;
         }
-    for (; i < n; i++) {
-        float w = simd_exp(x[i] - maximum);
-        x[i] = x[i] == -INFINITY ? 0.0f : w;
-        sum += x[i];
-    }
+    for (; i < n; i++)
+        sum += x[i] = simd_weight(x[i] - maximum);
     for (int k = 0; k < LANES; k++)
         sum += lanes[k];
     return sum;
@@ -217,7 +232,7 @@ static void softmax_row(const struct attention *a, struct workspace *s, int64_t 
         s->total[r] += row_weights(x, keys, 0.0f);
     } else {
         float now = block > old ? block : old;
-        float shrink = first || old == -INFINITY ? 0.0f : now == old ? 1.0f : expf(old - now);
+        float shrink = first || old == -INFINITY ? 0.0f : now == old ? 1.0f : exp2f(old - now);
         if (!first && shrink != 1.0f)
             scale_row(s->sums + r * a->d_wide, s->sums + r * a->d_wide, a->d_wide, shrink);
         s->maximum[r] = now;
@@ -323,7 +338,7 @@ static void attend_task(void *ctx, int worker, int64_t begin, int64_t end)
 static void measure(struct attention *a, const struct attention_args *args)
 {
     int64_t size = (int64_t)dtype_size(a->type);
-    a->scale = args->scale;
+    a->scale = args->scale * 1.44269504088896341f; /* log2(e): exp(s) = 2^(s·log2(e)) */
     a->causal = args->causal;
     a->d = a->q->dims[3];
     a->d_even = round_up(a->d, 2);

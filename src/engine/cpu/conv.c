@@ -133,8 +133,8 @@ void cpu_conv2d(struct ops *o, struct tensor *y, const struct tensor *x, const s
     const struct cpu_weight *cw = w->prepared;
     struct conv v = {.o = o, .c = cpu_of(y->backend), .x = x, .w = w, .y = y, .bias = bias};
     enum dtype type = cw ? cw->type : v.c->has_bf16 ? ops_compute(o) : DTYPE_F32;
-    cpu_parallel_limit(v.c->threads);
     v.shape = (struct dnn_shape){.conv = 1,
+                                 .threads = v.c->threads,
                                  .type = type,
                                  .bias = bias != NULL,
                                  .act = act,

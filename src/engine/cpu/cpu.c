@@ -88,9 +88,11 @@ static int choose_threads(int asked, int *out, struct err *e)
     return 0;
 }
 
-/* A square product, large enough to be limited by arithmetic. */
-#define PROBE_ROWS 128
-#define PROBE_SIDE 512
+/* A product that is limited by arithmetic, on one thread: others may be busy elsewhere, and a pause
+ * of one would look like slow arithmetic. */
+#define PROBE_ROWS  128
+#define PROBE_SIDE  512
+#define PROBE_CALLS 12
 
 static struct dnn_shape probe_shape(enum dtype type)
 {
@@ -120,7 +122,6 @@ int cpu_backend_new(int threads, struct backend **out, struct err *e)
     c->base.ops = &cpu_ops;
     c->fastest = -1;
     pthread_mutex_init(&c->lock, NULL);
-    cpu_parallel_limit(c->threads);
     struct dnn_shape shape = probe_shape(DTYPE_BF16);
     struct dnn_product *p = dnn_get(&c->dnn, &shape, NULL, NULL);
     c->has_bf16 = p && !strstr(dnn_implementation(p), "ref");
@@ -139,7 +140,7 @@ static double probe_seconds(struct cpu *c, enum dtype type)
     size_t y_bytes = PROBE_ROWS * PROBE_SIDE * sizeof(float);
     char *memory = p ? calloc(1, x_bytes + w_bytes + y_bytes + dnn_scratch(p) + 64) : NULL;
     double best = 1e9;
-    for (int i = 0; memory && i < 8; i++) {
+    for (int i = 0; memory && i < PROBE_CALLS; i++) {
         char *y = memory + x_bytes + w_bytes;
         double start = clock_seconds();
         if (dnn_run(&c->dnn, p, memory, memory + x_bytes, NULL, (float *)(void *)y, y + y_bytes,
@@ -158,7 +159,6 @@ enum dtype cpu_fastest_compute(struct backend *b)
     struct cpu *c = cpu_of(b);
     pthread_mutex_lock(&c->lock);
     if (c->fastest < 0) {
-        cpu_parallel_limit(c->threads);
         bool bf16 = c->has_bf16 && probe_seconds(c, DTYPE_BF16) < 0.8 * probe_seconds(c, DTYPE_F32);
         c->fastest = bf16 ? DTYPE_BF16 : DTYPE_F32;
     }

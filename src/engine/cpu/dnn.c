@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/cpu/parallel.h"
+
 #define CHAINS  256 /* a power of two */
 #define ENTRIES 512 /* products kept; a model needs some dozens a picture size */
 
@@ -276,6 +278,7 @@ static struct dnn_product *find(struct dnn *d, const struct dnn_shape *shape,
 struct dnn_product *dnn_get(struct dnn *d, const struct dnn_shape *shape,
                             const struct dnn_layout *layout, struct err *e)
 {
+    cpu_parallel_limit(shape->threads);
     pthread_mutex_lock(&d->lock);
     struct dnn_product *p = find(d, shape, layout);
     if (p) {
@@ -343,6 +346,7 @@ int dnn_run(struct dnn *d, const struct dnn_product *p, const void *x, const voi
     dnnl_exec_arg_t args[5];
     int count = 0, want = p->shape.bias ? 5 : 4;
     dnnl_status_t s = dnnl_success;
+    cpu_parallel_limit(p->shape.threads);
     for (; count < want && s == dnnl_success; count++) {
         args[count].arg = parts[count].arg;
         s = dnnl_memory_create(&args[count].memory, parts[count].md, d->engine, parts[count].data);
@@ -362,6 +366,7 @@ int dnn_best_layout(struct dnn *d, const struct dnn_shape *shape, struct dnn_lay
                     struct err *e)
 {
     dnnl_primitive_desc_t pd = NULL;
+    cpu_parallel_limit(shape->threads);
     int rc = describe(d, shape, NULL, &pd, e);
     if (rc)
         return rc;

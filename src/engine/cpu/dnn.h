@@ -35,6 +35,7 @@ struct dnn_shape {
     int32_t type, bias, act; /* enum dtype of x and w; bias present; enum activation */
     int32_t packed;          /* linear: w in the order of `layout`, else dense checkpoint order */
     int32_t stride;
+    int32_t threads;                /* that the product is made for and runs on */
     int64_t m, n, k, ldx, ldw, ldy; /* linear; ld…: elements between rows (ldw: of dense w) */
     int64_t h, w, ci, co, kh, kw, pad[4]; /* convolution, x and y dense */
 };

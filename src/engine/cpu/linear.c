@@ -186,7 +186,6 @@ void cpu_linear(struct ops *o, struct tensor *y, const struct tensor *x, const s
     bool packed = cw && cw->form == WEIGHT_PACKED;
     struct linear l = {.o = o, .c = cpu_of(y->backend), .x = x, .w = w};
     int64_t n = w->dims[0], k = w->dims[1];
-    cpu_parallel_limit(l.c->threads);
     l.type = packed ? cw->type : l.c->has_bf16 ? ops_compute(o) : DTYPE_F32;
     l.layout = packed ? &cw->layout : NULL;
     l.widen = !packed && w->dtype != l.type;

@@ -123,7 +123,7 @@ CPU_CLONES static void to_u8_span(const struct span *s)
     for (int64_t i = 0; i < s->n; i++) {
         float v = affine_of(x[i], &f);
         v = v == v ? v : 0.0f;
-        y[i] = (uint8_t)float_bits(v * 255.0f + 8388608.0f); /* 2²³: the low bits are the integer */
+        y[i] = (uint8_t)(int)rintf(v * 255.0f);
     }
 }
 

@@ -54,9 +54,9 @@ static int prepare_vector(struct cpu_weight *cw, struct tensor *w, const void *h
 }
 
 /* A product that tells oneDNN what the weight will be used for. */
-static struct dnn_shape typical_product(const struct tensor *w, enum dtype type)
+static struct dnn_shape typical_product(int threads, const struct tensor *w, enum dtype type)
 {
-    struct dnn_shape s = {.type = type};
+    struct dnn_shape s = {.type = type, .threads = threads};
     if (w->rank == 2) {
         s.m = PACK_ROWS;
         s.n = s.ldy = w->dims[0];
@@ -75,7 +75,7 @@ static struct dnn_shape typical_product(const struct tensor *w, enum dtype type)
 static int prepare_packed(struct cpu *c, struct cpu_weight *cw, const struct tensor *w,
                           const void *host, struct err *e)
 {
-    struct dnn_shape shape = typical_product(w, cw->type);
+    struct dnn_shape shape = typical_product(c->threads, w, cw->type);
     struct dnn_layout dense;
     AUTO_FREE void *wide = NULL;
     enum dtype from = w->dtype;
