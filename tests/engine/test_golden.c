@@ -1,0 +1,32 @@
+/* Whole pipelines against pictures that the original pipelines drew: prompt to pixels, in fp32. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include "../support/golden.h"
+
+#define QWEN_TOKENIZER "models/omni-mini/tokenizer"
+#define LEAST_DB       60 /* some 1 in 20 values off by one */
+
+static void klein_base_draws_with_guidance_as_diffusers_does(void **state)
+{
+    (void)state;
+    golden_check("tests/engine/golden/klein-base", QWEN_TOKENIZER, LEAST_DB);
+}
+
+static void klein_distilled_ignores_guidance_as_diffusers_does(void **state)
+{
+    (void)state;
+    golden_check("tests/engine/golden/klein-distilled", QWEN_TOKENIZER, LEAST_DB);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(klein_base_draws_with_guidance_as_diffusers_does),
+        cmocka_unit_test(klein_distilled_ignores_guidance_as_diffusers_does),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,18 @@
+/* Golden checkpoints: folders with configs, the names and shapes of all tensors (the values follow
+ * from the names, see det.h) and pictures that the original pipeline drew from them. They are
+ * written by tests/reference/golden_*.py.
+ *
+ *     model_index.json, scheduler/, PART/config.json    as in the hub's layout
+ *     tensors.txt                                       "PART NAME DIM DIM …" a line
+ *     cases.json                                        [{file, prompt, width, height, steps,
+ * guidance, seed}] FILE.rgb                                          8-bit pixels */
+#ifndef TESTS_GOLDEN_H
+#define TESTS_GOLDEN_H
+
+/* Builds the checkpoint in a temporary folder with `tokenizer` (a folder) as its tokenizer; the
+ * path into out[64]. file_remove_tree() ends it. Fails the test on error. */
+void golden_build(const char *golden, const char *tokenizer, char *out);
+/* Draws every case in fp32 and fails the test where a picture is less than `least_db` like it. */
+void golden_check(const char *golden, const char *tokenizer, double least_db);
+
+#endif
