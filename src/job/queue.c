@@ -232,20 +232,19 @@ int queue_active(struct db *d, int64_t but_folder, uid_t uid, int *all, int *use
 }
 
 /* Users take turns: before the k-th job of a user come k - 1 of his own, and of every other user as
- * many as he has, but at most k, or k - 1 where that user was served later. */
+ * many as he has, but at most k, or k - 1 where that user's turn comes later. */
 int queue_position(struct db *d, const struct queue_job *j, int *position)
 {
     db_lock(d);
     sqlite3_stmt *s = db_sql(
-        d, "WITH mine(k, served) AS (SELECT"
-           "  (SELECT count(*) FROM jobs WHERE state = 0 AND uid = ?1 AND priority = ?2"
-           "   AND seq <= ?3),"
-           "  coalesce((SELECT served FROM job_users WHERE uid = ?1), 0)),"
-           " others(n, served) AS (SELECT count(*),"
-           "  coalesce((SELECT served FROM job_users u WHERE u.uid = jobs.uid), 0)"
+        d, "WITH mine(k, served, first) AS (SELECT count(*),"
+           "  coalesce((SELECT served FROM job_users WHERE uid = ?1), 0), min(seq)"
+           "  FROM jobs WHERE state = 0 AND uid = ?1 AND priority = ?2 AND seq <= ?3),"
+           " others(n, served, first) AS (SELECT count(*),"
+           "  coalesce((SELECT served FROM job_users u WHERE u.uid = jobs.uid), 0), min(seq)"
            "  FROM jobs WHERE state = 0 AND priority = ?2 AND uid <> ?1 GROUP BY uid)"
-           " SELECT mine.k + coalesce((SELECT sum(min(n, mine.k - (others.served > mine.served)))"
-           "  FROM others), 0)"
+           " SELECT mine.k + coalesce((SELECT sum(min(n, mine.k -"
+           "   ((others.served, others.first) > (mine.served, mine.first)))) FROM others), 0)"
            "  + (SELECT count(*) FROM jobs WHERE state = 0 AND priority > ?2) FROM mine");
     sqlite3_bind_int64(s, 1, j->uid);
     sqlite3_bind_int(s, 2, j->priority);
@@ -341,10 +340,11 @@ int queue_claim(struct db *d, int pictures, struct queue_job *out, int max)
         &out[0]);
     if (!code) {
         count = 1;
-        if (*out[0].key)
+        code = mark_claimed(d, &out[0]); /* first: then it is others' turn to ride along */
+        if (!code && *out[0].key)
             code = add_mates(d, pictures, out, max, &count);
     }
-    for (int i = 0; i < count && !code; i++)
+    for (int i = 1; i < count && !code; i++)
         code = mark_claimed(d, &out[i]);
     bool none = code == -ENOENT && !count;
     code = none ? (db_rollback(d), 0) : end(d, code);
