@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "fs/ops.h"
+#include "job/request.h"
 #include "fs/passthrough.h"
 
 /* ---- open and release ---- */
@@ -129,7 +130,7 @@ void ops_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fus
 int ops_check_growth(struct fs *fs, struct open_file *f, off_t end)
 {
     struct stat st;
-    if (events_role(fs, f).prompt && (uint64_t)end > jobs_limit_request_bytes(fs->jobs))
+    if (events_role(fs, f).prompt && end > REQUEST_MAX_BYTES)
         return -EFBIG;
     if (fstat(f->fd, &st))
         return -errno;

@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "fs/ops.h"
+#include "job/request.h"
 
 /* ---- lookup ---- */
 
@@ -138,7 +139,7 @@ static int set_size(struct fs *fs, const struct node *n, off_t size, struct open
     if (n->artifact)
         return -EPERM;
     struct role role = events_role_of(fs, n);
-    if (role.prompt && (uint64_t)size > jobs_limit_request_bytes(fs->jobs))
+    if (role.prompt && size > REQUEST_MAX_BYTES)
         return -EFBIG;
     AUTO_FD int fd = -1;
     if (!f) {

@@ -14,13 +14,20 @@
 
 #define FOLDER ".test"
 
+static char home[PATH_MAX];
+
+int posix_go_home(void)
+{
+    return chdir(home);
+}
+
 int posix_setup(void **state)
 {
     struct mounted *m = calloc(1, sizeof *m);
     const char *why = mounted_impossible();
     if (why)
         fprintf(stderr, "%s\n", why);
-    if (!m || why)
+    if (!m || why || !getcwd(home, sizeof home))
         return -1;
     *state = m;
     return mounted_start(m, "allow_other,debounce=50");
@@ -45,7 +52,7 @@ int posix_enter(void **state)
 int posix_leave(void **state)
 {
     (void)state;
-    return chdir("..") || file_remove_tree(AT_FDCWD, FOLDER) || chdir("/") ? -1 : 0;
+    return chdir("..") || file_remove_tree(AT_FDCWD, FOLDER) || posix_go_home() ? -1 : 0;
 }
 
 int as_user(uid_t uid, int (*act)(void *arg), void *arg)

@@ -17,6 +17,9 @@ int posix_teardown(void **state);
 int posix_enter(void **state);
 int posix_leave(void **state);
 
+/* Back to where the program was started, out of the mount. */
+int posix_go_home(void);
+
 #define POSIX_TEST(name) cmocka_unit_test_setup_teardown(name, posix_enter, posix_leave)
 
 /* 0 or the errno of a call that returns -1. */
