@@ -47,6 +47,8 @@ struct readiness {
     dev_t before; /* what lay at the mount point */
     pthread_t thread;
     bool started;
+    pthread_mutex_t lock; /* `ready` does not begin after the loop's end, nor overlap `ended` */
+    bool over;
 };
 
 static void raise_read_ahead(dev_t dev)
@@ -67,8 +69,10 @@ static void *announce(void *arg)
         return NULL;
     if (geteuid() == 0)
         raise_read_ahead(st.st_dev);
-    if (w->mount->ready)
+    pthread_mutex_lock(&w->lock);
+    if (w->mount->ready && !w->over)
         w->mount->ready(w->mount->ctx);
+    pthread_mutex_unlock(&w->lock);
     return NULL;
 }
 
@@ -170,7 +174,7 @@ static int loop(struct fs *fs, const struct fs_mount *m, struct readiness *w, st
 
 static int serve(struct fs *fs, const struct fs_mount *m, struct err *e)
 {
-    struct readiness w = {.mount = m};
+    struct readiness w = {.mount = m, .lock = PTHREAD_MUTEX_INITIALIZER};
     struct stat st;
     if (!stat(m->mountpoint, &st))
         w.before = st.st_dev;
@@ -180,18 +184,16 @@ static int serve(struct fs *fs, const struct fs_mount *m, struct err *e)
     fs->mountpoint = m->mountpoint;
     r = loop(fs, m, &w, e);
     if (m->ended)
-        m->ended(m->ctx);
-    if (m->ended)
         m->ended(m->ctx); /* parked requests hold the connection open: they are answered first */
     fuse_session_unmount(fs->session); /* whoever waits for an answer gets an error now */
     if (w.started)
         pthread_join(w.thread, NULL);
-    fs->mountpoint = NULL;
     return r;
 }
 
 int fs_serve(struct fs *fs, const struct fs_mount *m, struct err *e)
 {
+    pthread_mutex_init(&fs->session_lock, NULL);
     int r = set_fixed(fs);
     if (!r)
         r = handles_new(fs->tree, &fs->handles);
@@ -201,8 +203,10 @@ int fs_serve(struct fs *fs, const struct fs_mount *m, struct err *e)
     r = new_session(fs, m, e);
     if (!r) {
         r = serve(fs, m, e);
+        pthread_mutex_lock(&fs->session_lock);
         fuse_session_destroy(fs->session);
         fs->session = NULL;
+        pthread_mutex_unlock(&fs->session_lock);
     }
     passthrough_free(fs->passthrough);
     fs->passthrough = NULL;
@@ -213,7 +217,10 @@ int fs_serve(struct fs *fs, const struct fs_mount *m, struct err *e)
 
 void fs_stop(struct fs *fs)
 {
-    fuse_session_exit(fs->session);
+    pthread_mutex_lock(&fs->session_lock);
+    if (fs->session)
+        fuse_session_exit(fs->session);
+    pthread_mutex_unlock(&fs->session_lock);
     /* The loop's threads sleep in read(2) until a request comes: here is one. If the loop ends
      * without answering it, unmounting does. */
     struct statvfs st;
