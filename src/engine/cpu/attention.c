@@ -13,7 +13,6 @@
 #define QUERIES      32  /* in a block; a multiple of TILE_ROWS */
 #define KEYS         256 /* in a block: scores and packed keys stay in the inner caches */
 #define PACKED_BYTES (INT64_C(8) << 20) /* of heads packed together, at least one head */
-#define LANES        16
 
 struct attention {
     struct ops *o;
@@ -22,8 +21,8 @@ struct attention {
     int64_t mask_pitch;
     float scale;
     bool causal;
-    enum dtype type; /* of the products */
-    struct tile_kernels kernels;
+    enum dtype type;             /* of the products */
+    struct tile_kernels kernels; /* the best of this machine */
 
     int64_t d, d_even, d_wide; /* head size, up to pairs, up to TILE_COLUMNS */
     int64_t tq, tk, repeat;    /* queries, keys, query heads a key head */
@@ -188,36 +187,32 @@ CPU_CLONES static void hide_keys(float *restrict scores, const int32_t *restrict
 
 CPU_CLONES static float row_maximum(const float *x, int64_t n)
 {
-    float lanes[LANES], most = -INFINITY;
+    float lanes[SIMD_LANES];
     int64_t i = 0;
-    for (int k = 0; k < LANES; k++)
+    for (int k = 0; k < SIMD_LANES; k++)
         lanes[k] = -INFINITY;
-    for (; i + LANES <= n; i += LANES)
-        for (int k = 0; k < LANES; k++)
-            lanes[k] = x[i + k] > lanes[k] ? x[i + k] : lanes[k];
+    for (; i + SIMD_LANES <= n; i += SIMD_LANES)
+        for (int k = 0; k < SIMD_LANES; k++)
+            lanes[k] = simd_larger(x[i + k], lanes[k]);
     for (; i < n; i++)
-        most = x[i] > most ? x[i] : most;
-    for (int k = 0; k < LANES; k++)
-        most = lanes[k] > most ? lanes[k] : most;
-    return most;
+        lanes[0] = simd_larger(x[i], lanes[0]);
+    return simd_largest(lanes);
 }
 
 /* x = 2^(x - maximum), hidden ones exactly 0; their sum. */
 CPU_CLONES static float row_weights(float *x, int64_t n, float maximum)
 {
-    float lanes[LANES] = {0}, sum = 0;
+    float lanes[SIMD_LANES] = {0}, sum = 0;
     int64_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (int k = 0; k < LANES; k++) {
+    for (; i + SIMD_LANES <= n; i += SIMD_LANES)
+        for (int k = 0; k < SIMD_LANES; k++) {
             float w = simd_weight(x[i + k] - maximum);
             x[i + k] = w;
             lanes[k] += w;
         }
     for (; i < n; i++)
         sum += x[i] = simd_weight(x[i] - maximum);
-    for (int k = 0; k < LANES; k++)
-        sum += lanes[k];
-    return sum;
+    return simd_sum(lanes) + sum;
 }
 
 /* Scores of one row become weights; what was summed under an older maximum is brought down. */
@@ -364,7 +359,7 @@ void cpu_attention(struct ops *o, struct tensor *y, const struct tensor *q, cons
 {
     struct attention a = {.o = o, .q = q, .k = k, .v = v, .y = y};
     int threads = cpu_threads(y);
-    a.kernels = tile_kernels_here();
+    tile_kernels_here(&a.kernels, 1);
     a.type = ops_compute(o) == DTYPE_BF16 && a.kernels.bf16 ? DTYPE_BF16 : DTYPE_F32;
     measure(&a, args);
     int64_t heads = k->dims[0] * k->dims[2], head_bytes = a.key_blocks * a.block_bytes;

@@ -4,7 +4,6 @@
 #include "engine/cpu/cpu.h"
 #include "engine/cpu/simd.h"
 
-#define LANES      16
 #define ROWS_GRAIN 16384 /* elements: less is not worth waking a thread */
 
 struct norm_job {
@@ -16,21 +15,13 @@ struct norm_job {
     float eps;
 };
 
-CPU_INLINE float lane_sum(const float *lanes)
-{
-    float sum[LANES / 2];
-    for (int i = 0; i < LANES / 2; i++)
-        sum[i] = lanes[i] + lanes[i + LANES / 2];
-    return ((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7]));
-}
-
 /* Σ (x - mean)², or with `power` 1 Σ (x - mean). */
 CPU_INLINE float row_sum(const float *x, int64_t n, float mean, int power)
 {
-    float lanes[LANES] = {0}, tail = 0;
+    float lanes[SIMD_LANES] = {0}, tail = 0;
     int64_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (int k = 0; k < LANES; k++) {
+    for (; i + SIMD_LANES <= n; i += SIMD_LANES)
+        for (int k = 0; k < SIMD_LANES; k++) {
             float d = x[i + k] - mean;
             lanes[k] += power == 2 ? d * d : d;
         }
@@ -38,7 +29,7 @@ CPU_INLINE float row_sum(const float *x, int64_t n, float mean, int power)
         float d = x[i] - mean;
         tail += power == 2 ? d * d : d;
     }
-    return lane_sum(lanes) + tail;
+    return simd_sum(lanes) + tail;
 }
 
 CPU_CLONES static void rms_row(float *restrict y, const float *restrict x, const float *restrict w,

@@ -160,6 +160,33 @@ CPU_INLINE float simd_act(float x, enum activation act)
         CASE(ACT_SIGMOID) break;                                                                   \
     }
 
+/* Reductions keep this many partial results, so that loops over rows are vectors whatever the
+ * instruction set, and give the same bits on all. */
+#define SIMD_LANES 16
+
+CPU_INLINE float simd_sum(const float lanes[SIMD_LANES])
+{
+    float a[8];
+    for (int i = 0; i < 8; i++)
+        a[i] = lanes[i] + lanes[i + 8];
+    return ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]));
+}
+
+CPU_INLINE float simd_larger(float a, float b)
+{
+    return a > b ? a : b;
+}
+
+CPU_INLINE float simd_largest(const float lanes[SIMD_LANES])
+{
+    float a[8];
+    for (int i = 0; i < 8; i++)
+        a[i] = simd_larger(lanes[i], lanes[i + 8]);
+    for (int i = 0; i < 4; i++)
+        a[i] = simd_larger(a[i], a[i + 4]);
+    return simd_larger(simd_larger(a[0], a[2]), simd_larger(a[1], a[3]));
+}
+
 CPU_INLINE float bf16_float(uint16_t h)
 {
     return bits_float((uint32_t)h << 16);

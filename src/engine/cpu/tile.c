@@ -98,18 +98,21 @@ TARGET_BF16 static void product_bf16(const struct tile_product *p)
 }
 #endif
 
-struct tile_kernels tile_kernels_here(void)
+int tile_kernels_here(struct tile_kernels *out, int max)
 {
+    int n = 0;
 #if defined(__x86_64__)
     __builtin_cpu_init();
     bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                 __builtin_cpu_supports("avx512vl");
-    if (wide && __builtin_cpu_supports("avx512bf16"))
-        return (struct tile_kernels){product_avx512, product_bf16};
-    if (wide)
-        return (struct tile_kernels){product_avx512, NULL};
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        return (struct tile_kernels){product_avx2, NULL};
+    if (n < max && wide && __builtin_cpu_supports("avx512bf16"))
+        out[n++] = (struct tile_kernels){"avx512_bf16", product_avx512, product_bf16};
+    if (n < max && wide)
+        out[n++] = (struct tile_kernels){"avx512", product_avx512, NULL};
+    if (n < max && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        out[n++] = (struct tile_kernels){"avx2", product_avx2, NULL};
 #endif
-    return (struct tile_kernels){product_plain, NULL};
+    if (n < max)
+        out[n++] = (struct tile_kernels){"plain", product_plain, NULL};
+    return n;
 }

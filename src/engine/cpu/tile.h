@@ -20,9 +20,11 @@ struct tile_product {
 };
 
 struct tile_kernels {
+    const char *name;
     void (*f32)(const struct tile_product *p);
     void (*bf16)(const struct tile_product *p); /* NULL: not on this machine */
 };
-struct tile_kernels tile_kernels_here(void);
+/* Those that run on this machine, the fastest first, at most `max` of them; how many. */
+int tile_kernels_here(struct tile_kernels *out, int max);
 
 #endif

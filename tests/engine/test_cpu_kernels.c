@@ -1,0 +1,222 @@
+/* The CPU backend's building blocks: functions in single precision, half types, small products of
+ * every instruction set, and one backend under several threads. */
+#include <math.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "../support/ops_compare.h"
+#include "base/cleanup.h"
+#include "engine/cpu/cpu.h"
+#include "engine/cpu/simd.h"
+#include "engine/cpu/tile.h"
+
+/* The largest error over [low, high]: relative to the value, or to 1 where that is larger. */
+static double worst(float (*f)(float), double (*reference)(double), double low, double high,
+                    bool relative)
+{
+    double most = 0;
+    for (int i = 0; i <= 200000; i++) {
+        float x = (float)(low + (high - low) * i / 200000);
+        double want = reference((double)x), difference = fabs((double)f(x) - want);
+        difference /= relative ? fabs(want) : fmax(fabs(want), 1);
+        most = difference > most ? difference : most;
+    }
+    return most;
+}
+
+static float exp_of(float x)
+{
+    return simd_exp(x);
+}
+static float weight_of(float x)
+{
+    return simd_weight(x);
+}
+static float tanh_of(float x)
+{
+    return simd_tanh(x);
+}
+static float erf_of(float x)
+{
+    return simd_erf(x);
+}
+
+static void functions_are_right_to_single_precision(void **state)
+{
+    (void)state;
+    assert_true(worst(exp_of, exp, -87, 88, true) < 2e-7);
+    assert_true(worst(weight_of, exp2, -125, 0, true) < 3e-7);
+    assert_true(worst(tanh_of, tanh, -12, 12, false) < 4e-7);
+    assert_true(worst(tanh_of, tanh, 1e-6, 0.5, true) < 4e-7);
+    assert_true(worst(erf_of, erf, -6, 6, false) < 4e-7);
+    assert_true(worst(erf_of, erf, 1e-6, 0.5, true) < 4e-7);
+}
+
+static void functions_take_every_number(void **state)
+{
+    (void)state;
+    assert_true(simd_exp(1000) > 1e38f && simd_exp(-1000) < 1e-37f);
+    assert_true(simd_exp(-INFINITY) < 1e-37f && simd_exp(INFINITY) > 1e38f);
+    assert_true(simd_weight(-INFINITY) == 0.0f && simd_weight(0.0f) == simd_weight(-0.0f));
+    assert_true(simd_tanh(INFINITY) <= 1.0000001f && simd_tanh(-INFINITY) >= -1.0000001f);
+    assert_true(isnan(simd_exp(NAN)) && isnan(simd_weight(NAN)) && isnan(simd_tanh(NAN)) &&
+                isnan(simd_erf(NAN)));
+    for (int act = ACT_NONE; act <= ACT_SIGMOID; act++)
+        assert_true(isnan(simd_act(NAN, (enum activation)act)));
+}
+
+static void half_types_convert_exactly_and_round_to_even(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 65536; i++) {
+        float f = f16_float((uint16_t)i), b = bf16_float((uint16_t)i);
+        if ((i & 0x7C00) == 0x7C00) {
+            assert_int_equal(isnan(f) != 0, (i & 0x3FF) != 0);
+        } else {
+            assert_true((double)f == half_value(DTYPE_F16, (uint16_t)i));
+            assert_int_equal(float_f16(f), i);
+        }
+        if ((i & 0x7F80) == 0x7F80) {
+            assert_int_equal(isnan(bf16_float(float_bf16(b))) != 0, (i & 0x7F) != 0);
+        } else {
+            assert_int_equal(float_bf16(b), i);
+        }
+    }
+    for (int i = 0; i < 200000; i++) { /* between neighbours, and exactly in the middle */
+        double x = ldexp(1 + i / 200000.0, i % 40 - 26) * (i % 2 ? 1 : -1);
+        assert_int_equal(float_f16((float)x), half_bits(DTYPE_F16, (double)(float)x));
+        assert_int_equal(float_bf16((float)x), half_bits(DTYPE_BF16, (double)(float)x));
+    }
+    assert_int_equal(float_f16(65519.9f), 0x7BFF);
+    assert_int_equal(float_f16(65520.0f), 0x7C00);
+    assert_int_equal(float_f16(-INFINITY), 0xFC00);
+    assert_int_equal(float_f16(1 + 0x1p-11f), 0x3C00);
+    assert_int_equal(float_f16(1 + 3 * 0x1p-11f), 0x3C02);
+    assert_int_equal(float_bf16(1 + 0x1p-8f), 0x3F80);
+    assert_int_equal(float_bf16(1 + 3 * 0x1p-8f), 0x3F82);
+}
+
+/* ---- small products ---- */
+
+enum { M = 16, N = 80, K = 38, LDA = 40, LDB = 96, LDC = 90 };
+
+static void check_tile(void (*multiply)(const struct tile_product *), bool half, bool add)
+{
+    float a[M * LDA], b[K * LDB], c[M * LDC], before[M * LDC];
+    uint16_t ah[M * LDA], bh[K * LDB];
+    for (int i = 0; i < M * LDA; i++)
+        ah[i] = float_bf16(a[i] = bf16_float(float_bf16(sinf((float)i))));
+    for (int i = 0; i < K * LDB; i++)
+        b[i] = bf16_float(float_bf16(cosf((float)i * 1.3f)));
+    for (int k = 0; k < K; k++) /* pairs along k together */
+        for (int j = 0; j < LDB; j++)
+            bh[k / 2 * 2 * LDB + 2 * j + k % 2] = float_bf16(b[k * LDB + j]);
+    for (int i = 0; i < M * LDC; i++)
+        before[i] = c[i] = (float)(i % 7);
+    multiply(&(struct tile_product){.m = M,
+                                    .n = N,
+                                    .k = K,
+                                    .a = half ? (void *)ah : a,
+                                    .b = half ? (void *)bh : b,
+                                    .c = c,
+                                    .lda = LDA,
+                                    .ldb = LDB,
+                                    .ldc = LDC,
+                                    .add = add});
+    for (int i = 0; i < M; i++)
+        for (int j = 0; j < LDC; j++) {
+            double want = add || j >= N ? (double)before[i * LDC + j] : 0;
+            for (int k = 0; k < K && j < N; k++)
+                want += (double)a[i * LDA + k] * (double)b[k * LDB + j];
+            assert_float_equal(c[i * LDC + j], want, 1e-5);
+        }
+}
+
+static void small_products_of_every_instruction_set_agree(void **state)
+{
+    struct tile_kernels kernels[8];
+    int n = tile_kernels_here(kernels, 8);
+    (void)state;
+    assert_true(n >= 1);
+    for (int i = 0; i < n; i++)
+        for (int add = 0; add < 2; add++) {
+            check_tile(kernels[i].f32, false, add);
+            if (kernels[i].bf16)
+                check_tile(kernels[i].bf16, true, add);
+        }
+}
+
+/* ---- one backend, many shapes, several threads ---- */
+
+enum { SHAPES = 700, ROWS = 3, COLUMNS = 5 }; /* more shapes than are kept */
+
+static void *many_shapes(void *arg)
+{
+    struct backend *b = arg;
+    struct ops *o = ops_new(b, DTYPE_F32, 1 << 20, NULL);
+    float x[SHAPES * ROWS], y[ROWS * COLUMNS];
+    for (int i = 0; i < SHAPES * ROWS; i++)
+        x[i] = 1;
+    for (int k = 1; o && k <= SHAPES; k++) {
+        ops_mark mark = ops_push(o);
+        struct tensor *t = op_from_host(o, DTYPE_F32, SHAPE(1, ROWS, k), x);
+        struct tensor *w = op_zeros(o, DTYPE_F32, SHAPE(COLUMNS, k));
+        w = op_affine(o, w, 1, 0.5f);
+        if (op_to_host(o, op_linear(o, t, w, NULL, ACT_NONE), y, sizeof y))
+            break;
+        for (int i = 0; i < ROWS * COLUMNS; i++)
+            if (fabsf(y[i] - 0.5f * (float)k) > 1e-3f)
+                ops_fail(o, -1, "wrong");
+        ops_pop(o, mark);
+    }
+    void *failed = !o || ops_error(o, NULL) ? b : NULL;
+    ops_free(o);
+    return failed;
+}
+
+static void one_backend_serves_many_shapes_to_several_threads(void **state)
+{
+    struct backend *b;
+    pthread_t threads[3];
+    void *failed;
+    (void)state;
+    assert_int_equal(cpu_backend_new(1, &b, NULL), 0);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, many_shapes, b), 0);
+    for (int i = 0; i < 3; i++) {
+        pthread_join(threads[i], &failed);
+        assert_null(failed);
+    }
+    backend_free(b);
+}
+
+static void the_fastest_compute_type_is_measured_quickly_and_kept(void **state)
+{
+    struct backend *b;
+    (void)state;
+    assert_int_equal(cpu_backend_new(0, &b, NULL), 0);
+    enum dtype first = cpu_fastest_compute(b);
+    assert_true(first == DTYPE_F32 || (first == DTYPE_BF16 && cpu_of(b)->has_bf16));
+    for (int i = 0; i < 100; i++)
+        assert_int_equal(cpu_fastest_compute(b), first);
+    backend_free(b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(functions_are_right_to_single_precision),
+        cmocka_unit_test(functions_take_every_number),
+        cmocka_unit_test(half_types_convert_exactly_and_round_to_even),
+        cmocka_unit_test(small_products_of_every_instruction_set_agree),
+        cmocka_unit_test(one_backend_serves_many_shapes_to_several_threads),
+        cmocka_unit_test(the_fastest_compute_type_is_measured_quickly_and_kept),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
