@@ -36,10 +36,10 @@ static int write_refusal(struct jobs *j, const struct queue_job *q)
     if (!code)
         code = finish_files(&r, &names, &count);
     finish_close_folders(&r);
-    if (!code)
-        code = queue_set_ready(j->db, q->id, (const char(*)[64])names, count);
-    if (!code)
+    if (!code) {
         finish_record(j, q, &r);
+        code = queue_set_ready(j->db, q->id, (const char(*)[64])names, count);
+    }
     free(names);
     run_free(&r);
     registry_unref(registry);
@@ -91,7 +91,7 @@ static void sweep(struct jobs *j)
 
 /* ---- registry.ini ---- */
 
-static int64_t registry_stamp(struct jobs *j)
+int64_t registry_stamp(struct jobs *j)
 {
     struct registry *r = jobs_registry(j);
     struct stat st;
@@ -103,13 +103,13 @@ static int64_t registry_stamp(struct jobs *j)
     return stamp;
 }
 
-static void watch_registry(struct jobs *j, int64_t *seen)
+static void watch_registry(struct jobs *j)
 {
     int64_t now = registry_stamp(j);
     struct err e = {0};
-    if (now == *seen || !now) /* gone for a moment while an editor replaces it */
+    if (now == j->registry_seen || !now) /* gone for a moment while an editor replaces it */
         return;
-    *seen = now;
+    j->registry_seen = now;
     if (jobs_reload(j, &e))
         log_error("registry.ini was not taken over: %s", e.text);
 }
@@ -117,7 +117,6 @@ static void watch_registry(struct jobs *j, int64_t *seen)
 void *janitor_main(void *ctx)
 {
     struct jobs *j = ctx;
-    int64_t seen = registry_stamp(j);
     pthread_mutex_lock(&j->lock);
     while (!j->closing) {
         bool asked = j->chores;
@@ -126,7 +125,7 @@ void *janitor_main(void *ctx)
         write_refusals(j);
         if (asked)
             sweep(j);
-        watch_registry(j, &seen);
+        watch_registry(j);
         pthread_mutex_lock(&j->lock);
         struct timespec until;
         clock_gettime(CLOCK_REALTIME, &until);

@@ -133,6 +133,8 @@ static int set_up(struct jobs *j, const struct jobs_options *o, struct err *e)
     int code = open_store(j, o->store, e);
     if (!code)
         code = registry_load(o->registry_path, &j->registry, e);
+    if (!code)
+        j->registry_seen = registry_stamp(j);
     if (!code && !(j->metrics = metrics_new()))
         code = err_nomem(e);
     if (!code)

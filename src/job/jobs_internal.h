@@ -45,6 +45,7 @@ struct jobs {
     struct metrics *metrics;
     struct audit *audit;
     int64_t started_ms;
+    int64_t registry_seen; /* stamp of the file that was last looked at; the janitor's */
 
     struct worker workers[REGISTRY_MAX_DEVICES];
     int worker_count;
@@ -103,5 +104,7 @@ void finish_close_folders(struct run *r);
 /* worker.c, janitor.c: thread bodies. */
 void *worker_main(void *worker);
 void *janitor_main(void *jobs);
+/* Changes when registry.ini does; 0 when it is not there. */
+int64_t registry_stamp(struct jobs *j);
 
 #endif

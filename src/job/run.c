@@ -109,12 +109,9 @@ static void do_stage(struct run *r, enum job_stage stage, int (*work)(struct run
     struct err e = {0};
     double start = clock_seconds();
     report_stage(r, stage);
-    if (stage != STAGE_PACKAGE && run_cancelled(r))
-        err_set(&e, -ECANCELED, "cancelled");
-    else
-        work(r, &e);
+    int code = run_cancelled(r) ? err_set(&e, -ECANCELED, "cancelled") : work(r, &e);
     r->timings.stage[stage] += clock_seconds() - start;
-    if (e.code)
+    if (code)
         end_run(r, &e);
 }
 
@@ -181,12 +178,10 @@ static void diffuse(struct run *const *runs, int count)
     double start = clock_seconds();
     for (int i = 0; i < n; i++)
         report_stage(drawing[i], STAGE_DIFFUSE);
-    stage_diffuse(drawing, n, &e);
+    int code = stage_diffuse(drawing, n, &e);
     for (int i = 0; i < n; i++) {
         drawing[i]->timings.stage[STAGE_DIFFUSE] += clock_seconds() - start;
-        if (e.code && drawing[i]->state == JOB_RUNNING)
-            end_run(drawing[i], &e);
-        else if (drawing[i]->timed_out && drawing[i]->state == JOB_RUNNING)
+        if ((code || drawing[i]->timed_out) && drawing[i]->state == JOB_RUNNING)
             end_run(drawing[i], &e);
     }
 }

@@ -121,6 +121,7 @@ static void settle(struct task *t)
     struct jobs *j = t->worker->jobs;
     const struct run *r = &t->run;
     char(*names)[64] = NULL;
+    finish_record(j, &t->job, r); /* before anyone can see the end */
     int count = 0, code = finish_files(r, &names, &count);
     bool told = r->state == JOB_FAILED || r->state == JOB_BLOCKED;
     for (bool first = true; !code; first = false) {
@@ -136,9 +137,7 @@ static void settle(struct task *t)
         code = 0;
     }
     free(names);
-    if (!code)
-        finish_record(j, &t->job, r);
-    else
+    if (code)
         jobs_wake_janitor(j); /* superseded or forgotten: its work folder is to be swept */
 }
 
