@@ -162,23 +162,34 @@ static void chat_template_gives_the_reference_token_ids(void **state)
 
 /* ---- what omni.h promises ---- */
 
-static void request_gives_the_same_bytes_alone_and_in_a_batch(void **state)
+/* Three requests with five predictions a step between them, together and one by one. */
+static void compare_batch(struct omni_model *m, int width, int height, int steps)
 {
-    struct omni_request r[3] = {request("a red apple, 3d render", 128, 96, 4, 1),
-                                request("a yellow star", 128, 96, 4, 2),
-                                request("", 128, 96, 4, 3)};
+    struct omni_request r[3] = {request("a red apple, 3d render", width, height, steps, 1),
+                                request("a yellow star", width, height, steps, 2),
+                                request("", width, height, steps, 3)};
     r[1].guidance = 1; /* one prediction a step among requests with two */
     r[2].negative_prompt = "blue";
     struct omni_result batch[3], alone;
-    generate(*state, r, 3, NULL, batch, NULL);
+    generate(m, r, 3, NULL, batch, NULL);
     for (int i = 0; i < 3; i++) {
-        generate(*state, &r[i], 1, NULL, &alone, NULL);
+        generate(m, &r[i], 1, NULL, &alone, NULL);
         assert_true(same_bytes(&batch[i].picture, &alone.picture));
         picture_free(&alone.picture);
     }
     assert_false(same_bytes(&batch[0].picture, &batch[1].picture));
     for (int i = 0; i < 3; i++)
         picture_free(&batch[i].picture);
+}
+
+static void request_gives_the_same_bytes_alone_and_in_a_batch(void **state)
+{
+    compare_batch(*state, 128, 96, 4);
+}
+
+static void batch_in_several_passes_gives_the_same_bytes(void **state)
+{
+    compare_batch(*state, 512, 512, 1);
 }
 
 static void same_request_twice_gives_the_same_bytes_and_another_seed_others(void **state)
@@ -608,6 +619,7 @@ int main(void)
         cmocka_unit_test(chat_template_gives_the_reference_token_ids),
         cmocka_unit_test(fp32_draws_the_reference_pictures),
         cmocka_unit_test(request_gives_the_same_bytes_alone_and_in_a_batch),
+        cmocka_unit_test(batch_in_several_passes_gives_the_same_bytes),
         cmocka_unit_test(same_request_twice_gives_the_same_bytes_and_another_seed_others),
         cmocka_unit_test(absent_negative_prompt_is_the_empty_text),
         cmocka_unit_test(plan_predicts_the_measured_peak),
