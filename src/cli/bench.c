@@ -28,7 +28,8 @@ static const struct section {
 } sections[] = {
     {"machine", "The machine's floor", bench_machine},
     {"stages", "Requests by stage, seconds", bench_stages},
-    {"operations", "Operations of a request", bench_operations},
+    {"work", "One request of the first profile's model, by kind of operation", bench_work},
+    {"operations", "Operations by shape", bench_operations},
     {"files", "Files, beside the same calls on the disk below", bench_files},
 };
 
@@ -87,12 +88,38 @@ static void print_rows(const json_t *rows)
     table_print(&t, stdout);
 }
 
-static int measure_all(struct bench *b, bool json)
+/* Was the section asked for (or none at all)? The machine's peak is what others refer to. */
+static bool wanted(const struct cli_words *chosen, const char *name)
+{
+    for (int i = 0; i < chosen->count; i++)
+        if (!strcmp(chosen->words[i], name))
+            return true;
+    return !chosen->count || !strcmp(name, sections[0].name);
+}
+
+static int check_chosen(const struct cli_words *chosen)
+{
+    const char *names[ARRAY_LEN(sections) + 1] = {0};
+    for (size_t i = 0; i < ARRAY_LEN(sections); i++)
+        names[i] = sections[i].name;
+    for (int i = 0; i < chosen->count; i++) {
+        const char *near = str_nearest(chosen->words[i], names);
+        if (!near || strcmp(near, chosen->words[i]) != 0)
+            return cli_fail(NAME, CLI_USAGE, "unknown section %s; did you mean %s?",
+                            chosen->words[i],
+                            near ? near : "machine, stages, work, operations or files");
+    }
+    return CLI_CONTINUE;
+}
+
+static int measure_all(struct bench *b, const struct cli_words *chosen, bool json)
 {
     json_t *report = json_object();
     int code = CLI_DONE;
     for (size_t i = 0; i < ARRAY_LEN(sections); i++) {
         struct err e = {0};
+        if (!wanted(chosen, sections[i].name))
+            continue;
         json_t *rows = json_array();
         if (sections[i].measure(b, rows, &e))
             code = cli_fail(NAME, CLI_FAILED, "%s: %s", sections[i].name, e.text);
@@ -114,12 +141,17 @@ static int measure_all(struct bench *b, bool json)
 int cmd_bench(int argc, char **argv)
 {
     bool json = false;
+    struct cli_words chosen __attribute__((cleanup(cli_words_free))) = {0};
     const struct cli_option options[] = {
         {"json", 'j', CLI_FLAG, NULL, "print JSON", &json},
+        {"section", 's', CLI_MANY, "NAME", "only machine, stages, work, operations or files",
+         &chosen},
         {0},
     };
     AUTO_WORDS struct cli_words words;
     int code = cli_parse(&usage, options, argc, argv, &words);
+    if (code == CLI_CONTINUE)
+        code = check_chosen(&chosen);
     if (code != CLI_CONTINUE)
         return code;
     struct err e = {0};
@@ -131,7 +163,7 @@ int cmd_bench(int argc, char **argv)
         code = cli_fail(NAME, CLI_FAILED, "%s", e.text);
     } else {
         struct bench b = {.registry = registry, .models = models, .profiles = &words};
-        code = measure_all(&b, json);
+        code = measure_all(&b, &chosen, json);
     }
     models_free(models);
     registry_unref(registry);

@@ -20,6 +20,7 @@ struct bench {
 /* Each fills `rows`; a sentence when this machine cannot do it. */
 int bench_machine(struct bench *b, json_t *rows, struct err *e);
 int bench_stages(struct bench *b, json_t *rows, struct err *e);
+int bench_work(struct bench *b, json_t *rows, struct err *e);
 int bench_operations(struct bench *b, json_t *rows, struct err *e);
 int bench_files(struct bench *b, json_t *rows, struct err *e);
 

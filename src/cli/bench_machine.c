@@ -10,7 +10,6 @@
 #include "engine/backend.h"
 
 #define ROUNDS     5
-#define SIDE       1024 /* of the square product: larger ones are not faster on any CPU tried */
 #define COPY_BYTES (256u << 20)
 
 static void row(json_t *rows, const char *what, double value, const char *unit)
@@ -19,35 +18,48 @@ static void row(json_t *rows, const char *what, double value, const char *unit)
                           json_pack("{s:s, s:f, s:s}", "what", what, "value", value, "unit", unit));
 }
 
-/* GFLOP/s of x·wᵀ with both SIDE x SIDE; 0 when it cannot run. */
-static double product_rate(struct backend *backend, enum dtype compute, struct err *e)
+/* The best GFLOP/s of x·wᵀ with both side x side; 0 when it cannot run. The best and not the
+ * median, as this is the ceiling that others are measured against. */
+static double product_rate(struct backend *backend, enum dtype compute, int64_t side, struct err *e)
 {
-    const size_t bytes = (size_t)SIDE * SIDE * sizeof(float);
-    const int64_t dims[] = {SIDE, SIDE};
+    const size_t count = (size_t)side * (size_t)side, bytes = count * sizeof(float);
+    const int64_t dims[] = {side, side};
     AUTO_FREE float *data = malloc(bytes);
     struct tensor *w = NULL;
     struct ops *o = data ? ops_new(backend, compute, 16 * bytes, e) : NULL;
-    double rates[ROUNDS] = {0};
+    double best = 0;
     if (!o)
         return 0;
-    for (size_t i = 0; i < (size_t)SIDE * SIDE; i++)
+    for (size_t i = 0; i < count; i++)
         data[i] = (float)(i % 251) / 251;
     if (tensor_weight_new(backend, DTYPE_F32, 2, dims, data, compute, &w, e) == 0) {
         struct tensor *x = op_from_host(o, DTYPE_F32, 2, dims, data);
-        for (int i = -1; i < ROUNDS; i++) {
+        for (int i = 0; i < 4 * ROUNDS; i++) {
             ops_mark mark = ops_push(o);
             double start = clock_seconds();
             op_linear(o, x, w, NULL, ACT_NONE);
-            double seconds = clock_seconds() - start;
+            double rate = 2.0 * (double)count * (double)side / (clock_seconds() - start) / 1e9;
             ops_pop(o, mark);
-            if (i >= 0)
-                rates[i] = 2.0 * SIDE * SIDE * SIDE / seconds / 1e9;
+            best = rate > best ? rate : best;
         }
     }
-    double rate = ops_error(o, e) ? 0 : bench_median(rates, ROUNDS);
+    if (ops_error(o, e))
+        best = 0;
     tensor_weight_free(w);
     ops_free(o);
-    return rate;
+    return best;
+}
+
+/* The best over sizes that fit in the caches and sizes that do not. */
+static double peak(struct backend *backend, enum dtype compute, struct err *e)
+{
+    static const int64_t sides[] = {256, 512, 1024, 2048};
+    double best = 0;
+    for (size_t i = 0; i < ARRAY_LEN(sides) && !e->code; i++) {
+        double rate = product_rate(backend, compute, sides[i], e);
+        best = rate > best ? rate : best;
+    }
+    return best;
 }
 
 /* GB/s read and written together by one thread. */
@@ -74,10 +86,10 @@ int bench_machine(struct bench *b, json_t *rows, struct err *e)
     struct backend *backend = NULL;
     if (cpu_backend_new(0, &backend, e))
         return e->code;
-    b->peak_fp32 = product_rate(backend, DTYPE_F32, e);
-    b->peak_bf16 = e->code ? 0 : product_rate(backend, DTYPE_BF16, e);
-    row(rows, "product of 1024 x 1024, fp32", b->peak_fp32, "GFLOP/s");
-    row(rows, "product of 1024 x 1024, bf16", b->peak_bf16, "GFLOP/s");
+    b->peak_fp32 = peak(backend, DTYPE_F32, e);
+    b->peak_bf16 = e->code ? 0 : peak(backend, DTYPE_BF16, e);
+    row(rows, "best square product, fp32", b->peak_fp32, "GFLOP/s");
+    row(rows, "best square product, bf16", b->peak_bf16, "GFLOP/s");
     row(rows, "copy by one thread, read and written", copy_rate(), "GB/s");
     backend_free(backend);
     return e->code;

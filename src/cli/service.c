@@ -240,13 +240,13 @@ static int open_all(struct service *s, struct err *e)
 
 static void close_all(struct service *s)
 {
-    if (s->has_ending)
-        pthread_join(s->ending, NULL);
     if (s->has_control) {
         close(s->control_end[1]);
         pthread_join(s->control, NULL);
         close(s->control_end[0]);
     }
+    if (s->has_ending)
+        pthread_join(s->ending, NULL);
     /* After an unmount by someone else nothing can be delivered any more: jobs are queued again. */
     if (s->fs.jobs)
         end_work(s, 0);

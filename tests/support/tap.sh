@@ -22,32 +22,33 @@ trap cleanup EXIT
 
 # it NAME COMMAND …: one test; what the command says is shown when it fails.
 it() {
-    local name=$1 out
+    # bash's scoping is dynamic: plain names here would hide the variables of the command.
+    local tap_name=$1 tap_said
     shift
     TAP_COUNT=$((TAP_COUNT + 1))
-    if out=$("$@" 2>&1); then
-        echo "ok $TAP_COUNT - $name"
+    if tap_said=$("$@" 2>&1); then
+        echo "ok $TAP_COUNT - $tap_name"
     else
-        echo "not ok $TAP_COUNT - $name"
-        printf '%s\n' "command: $*" "$out" | sed 's/^/# /'
+        echo "not ok $TAP_COUNT - $tap_name"
+        printf '%s\n' "command: $*" "$tap_said" | sed 's/^/# /'
         TAP_FAILED=$((TAP_FAILED + 1))
     fi
 }
 
 # gives CODE TEXT COMMAND …: the command ends with CODE and its output holds TEXT (a fixed string).
 gives() {
-    local code=$1 text=$2 out rc
+    local tap_code=$1 tap_text=$2 tap_got tap_rc
     shift 2
-    out=$("$@" 2>&1)
-    rc=$?
-    if [ $rc -ne "$code" ]; then
-        echo "exit code $rc, expected $code: $out"
+    tap_got=$("$@" 2>&1)
+    tap_rc=$?
+    if [ $tap_rc -ne "$tap_code" ]; then
+        echo "exit code $tap_rc, expected $tap_code: $tap_got"
         return 1
     fi
-    case $out in
-    *"$text"*) return 0 ;;
+    case $tap_got in
+    *"$tap_text"*) return 0 ;;
     esac
-    echo "expected «$text» in: $out"
+    echo "expected «$tap_text» in: $tap_got"
     return 1
 }
 
