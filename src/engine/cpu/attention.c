@@ -223,7 +223,7 @@ static void softmax_row(const struct attention *a, struct workspace *s, int64_t 
     float block = row_maximum(x, keys), old = s->maximum[r];
     for (int64_t i = keys; i < width; i++)
         x[i] = 0.0f;
-    if (block == -INFINITY) { /* nothing to see here (a NaN is kept as it is by row_weights) */
+    if (block == -INFINITY) { /* every key is hidden, or a NaN, which row_weights passes on */
         s->total[r] += row_weights(x, keys, 0.0f);
     } else {
         float now = block > old ? block : old;
@@ -237,7 +237,7 @@ static void softmax_row(const struct attention *a, struct workspace *s, int64_t 
         convert_span((uint16_t *)s->weights + r * KEYS, DTYPE_BF16, x, DTYPE_F32, width);
 }
 
-/* `keys` of one packed block against all rows; row r sees `seen(r)` of them when causal. */
+/* One packed block of keys against all rows. */
 static void attend_block(const struct attention *a, struct workspace *s, const char *block,
                          const int32_t *mask, int64_t rows, int64_t first_query, int64_t first_key)
 {

@@ -98,7 +98,8 @@ void cpu_layer_norm(struct ops *o, struct tensor *y, const struct tensor *x, con
 void cpu_group_norm(struct ops *o, struct tensor *y, const struct tensor *x, int groups,
                     const struct tensor *w, const struct tensor *b, float eps, enum activation act);
 void cpu_act(struct ops *o, struct tensor *y, const struct tensor *x, enum activation act);
-void cpu_glu(struct ops *o, struct tensor *y, const struct tensor *x, enum activation act);
+void cpu_glu(struct ops *o, struct tensor *y, const struct tensor *gate, const struct tensor *value,
+             enum activation act);
 void cpu_add(struct ops *o, struct tensor *y, const struct tensor *a, const struct tensor *b);
 void cpu_mul(struct ops *o, struct tensor *y, const struct tensor *a, const struct tensor *b);
 void cpu_affine(struct ops *o, struct tensor *y, const struct tensor *x, float scale, float offset,

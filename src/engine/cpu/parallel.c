@@ -13,7 +13,8 @@ void cpu_parallel(int threads, int64_t n, int64_t grain, cpu_task task, void *ct
     int workers = most < threads ? (int)most : threads;
 #ifdef _OPENMP
     if (workers > 1) {
-#pragma omp parallel for num_threads(workers) schedule(static, 1)
+        /* Always the whole team: the runtime ends and starts threads when its size changes. */
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
         for (int i = 0; i < workers; i++)
             task(ctx, i, n * i / workers, n * (i + 1) / workers);
         return;

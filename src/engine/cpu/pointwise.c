@@ -52,14 +52,10 @@ CPU_CLONES static void glu_span(const struct span *s)
 #undef CASE
 }
 
-void cpu_glu(struct ops *o, struct tensor *y, const struct tensor *x, enum activation act)
+void cpu_glu(struct ops *o, struct tensor *y, const struct tensor *gate, const struct tensor *value,
+             enum activation act)
 {
-    struct tensor first = *x, second = *x;
-    int64_t half = first.dims[x->rank - 1] /= 2;
-    second.dims[x->rank - 1] = half;
-    if (!ops_planning(o))
-        second.data = (float *)x->data + half;
-    run(o, y, 2, (const struct tensor *const[]){&first, &second}, glu_span, &act);
+    run(o, y, 2, (const struct tensor *const[]){gate, value}, glu_span, &act);
 }
 
 CPU_CLONES static void add_span(const struct span *s)

@@ -3,7 +3,8 @@
  *
  * Constants: exp from Cephes expf (netlib.org/cephes/single.tgz); tanh and erf are the rational
  * approximations of Eigen (Eigen/src/Core/MathFunctionsImpl.h, generic_fast_tanh_float and
- * generic_fast_erf_float). Relative errors: exp 2e-7; tanh and erf 3e-7 of 1. */
+ * generic_fast_erf_float). Errors: exp 1e-7 of the value; tanh and erf 5e-7, and 3e-7 of small
+ * values. */
 #ifndef OMNI_CPU_SIMD_H
 #define OMNI_CPU_SIMD_H
 

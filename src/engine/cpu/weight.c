@@ -103,6 +103,12 @@ static int prepare_packed(struct cpu *c, struct cpu_weight *cw, const struct ten
     return rc;
 }
 
+static void prepare_mapped(struct cpu_weight *cw, const struct tensor *w)
+{
+    cw->form = WEIGHT_MAPPED;
+    cw->bytes = (size_t)tensor_elements(w) * dtype_size(w->dtype);
+}
+
 static bool worth_packing(const struct tensor *w, enum dtype type)
 {
     return w->rank == 4 || tensor_elements(w) <= PACK_MAX ||
@@ -119,7 +125,6 @@ int cpu_weight_prepare(struct backend *b, struct tensor *w, const void *host, en
     int rc = 0;
     if (!cw)
         return err_nomem(e);
-    cpu_parallel_limit(c->threads);
     cw->type = compute == DTYPE_BF16 && c->has_bf16 ? DTYPE_BF16 : DTYPE_F32;
     w->prepared = cw;
     w->data = (void *)(uintptr_t)host; /* only read */
@@ -128,7 +133,7 @@ int cpu_weight_prepare(struct backend *b, struct tensor *w, const void *host, en
     else if (worth_packing(w, cw->type))
         rc = prepare_packed(c, cw, w, host, e);
     else
-        cw->bytes = (size_t)tensor_elements(w) * dtype_size(w->dtype), cw->form = WEIGHT_MAPPED;
+        prepare_mapped(cw, w);
     if (rc)
         cpu_weight_release(b, w);
     return rc;
