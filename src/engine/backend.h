@@ -78,14 +78,16 @@ struct backend_ops {
                        const struct tensor *w, const struct tensor *b, float eps,
                        enum activation act);
     void (*act)(struct ops *o, struct tensor *y, const struct tensor *x, enum activation act);
-    void (*glu)(struct ops *o, struct tensor *y, const struct tensor *x, enum activation act);
+    /* gate and value are views of one tensor's halves */
+    void (*glu)(struct ops *o, struct tensor *y, const struct tensor *gate,
+                const struct tensor *value, enum activation act);
     void (*add)(struct ops *o, struct tensor *y, const struct tensor *a, const struct tensor *b);
     void (*mul)(struct ops *o, struct tensor *y, const struct tensor *a, const struct tensor *b);
     void (*affine)(struct ops *o, struct tensor *y, const struct tensor *x, float scale,
                    float offset, float low, float high);
     void (*gated_add_to)(struct ops *o, struct tensor *x,
                          const struct tensor *gate, /* NULL: plain add */
-                         const struct tensor *y);
+                         const struct tensor *y);   /* x's shape; strides may be 0 */
     void (*combine_to)(struct ops *o, struct tensor *x, const struct tensor *const *terms,
                        const float *coefficients, int count);
     void (*rope)(struct ops *o, struct tensor *y, const struct tensor *x, const struct tensor *cos,

@@ -24,25 +24,38 @@ struct tensor *op_act(struct ops *o, const struct tensor *x, enum activation act
     return op_end(o, run, OP_POINTWISE, elements(x), op_bytes(x, y, NULL), y);
 }
 
-struct tensor *op_glu(struct ops *o, const struct tensor *x, enum activation act)
+static struct tensor *glu(struct ops *o, const struct tensor *x, enum activation act, bool behind)
 {
     char text[SHAPE_TEXT];
     if (!READY(o, "glu", x) || !check_f32(o, "glu", "x", x) || !check_act(o, "glu", act))
         return NULL;
-    int64_t dims[TENSOR_MAX_RANK];
-    memcpy(dims, x->dims, sizeof dims);
-    if (dims[x->rank - 1] % 2 != 0) {
+    struct tensor first = *x;
+    int64_t *last = &first.dims[x->rank - 1];
+    if (*last % 2 != 0) {
         ops_fail(o, -EINVAL, "glu: the last axis of %s is not even", shape_text(x, text));
         return NULL;
     }
-    dims[x->rank - 1] /= 2;
-    struct tensor *y = arena_tensor(o, DTYPE_F32, x->rank, dims);
+    *last /= 2;
+    struct tensor second = first;
+    if (x->data)
+        second.data = (float *)x->data + *last;
+    struct tensor *y = arena_tensor(o, DTYPE_F32, x->rank, first.dims);
     if (!y)
         return NULL;
     struct op_run run = op_begin(o);
     if (!o->error.code)
-        o->backend->ops->glu(o, y, x, act);
+        o->backend->ops->glu(o, y, behind ? &second : &first, behind ? &first : &second, act);
     return op_end(o, run, OP_POINTWISE, elements(x), op_bytes(x, y, NULL), y);
+}
+
+struct tensor *op_glu(struct ops *o, const struct tensor *x, enum activation act)
+{
+    return glu(o, x, act, false);
+}
+
+struct tensor *op_glu_behind(struct ops *o, const struct tensor *x, enum activation act)
+{
+    return glu(o, x, act, true);
 }
 
 /* b may lack leading axes of a, or have 1 there; once an axis agrees, all after it must. */
@@ -114,14 +127,28 @@ struct tensor *op_clamp(struct ops *o, const struct tensor *x, float low, float 
     return affine(o, "clamp", x, 1.0f, 0.0f, low, high);
 }
 
+/* y as a view of x's shape where it has 1. The last axis must stay dense: kernels count on it. */
+static struct tensor repeated(const struct tensor *y, const struct tensor *x)
+{
+    struct tensor wide = *y;
+    for (int i = 0; y->rank == x->rank && x->dims[x->rank - 1] > 1 && i < x->rank - 1; i++)
+        if (y->dims[i] == 1 && x->dims[i] > 1) {
+            wide.dims[i] = x->dims[i];
+            wide.strides[i] = 0;
+        }
+    return wide;
+}
+
 void op_add_to(struct ops *o, struct tensor *x, const struct tensor *y)
 {
-    if (!READY(o, "add_to", x, y) || !check_f32(o, "add_to", "x", x) ||
-        !check_same(o, "add_to", x, y))
+    if (!READY(o, "add_to", x, y) || !check_f32(o, "add_to", "x", x))
+        return;
+    struct tensor wide = repeated(y, x);
+    if (!check_same(o, "add_to", x, &wide))
         return;
     struct op_run run = op_begin(o);
     if (!o->error.code)
-        o->backend->ops->gated_add_to(o, x, NULL, y);
+        o->backend->ops->gated_add_to(o, x, NULL, &wide);
     op_end(o, run, OP_POINTWISE, elements(x), op_bytes(x, x, y, NULL), x);
 }
 

@@ -161,14 +161,17 @@ struct tensor *op_group_norm(struct ops *o, const struct tensor *x, int groups,
 struct tensor *op_act(struct ops *o, const struct tensor *x, enum activation act);
 /* y[..., M] = act(x[..., :M]) · x[..., M:]. */
 struct tensor *op_glu(struct ops *o, const struct tensor *x, enum activation act);
+/* The same with the gate behind: y[..., M] = x[..., :M] · act(x[..., M:]). */
+struct tensor *op_glu_behind(struct ops *o, const struct tensor *x, enum activation act);
 /* Same shapes, or b broadcast over leading axes ([C] against [..., C]). */
 struct tensor *op_add(struct ops *o, const struct tensor *a, const struct tensor *b);
 struct tensor *op_mul(struct ops *o, const struct tensor *a, const struct tensor *b);
 /* y = x·scale + offset. */
 struct tensor *op_affine(struct ops *o, const struct tensor *x, float scale, float offset);
 struct tensor *op_clamp(struct ops *o, const struct tensor *x, float low, float high);
-/* In place: x += y; x[B, T, C] += gate[B|1, C] · y; x = Σ coefficient_i · term_i (terms may be x;
- * at most OPS_MAX_TERMS). */
+/* In place: x += y, with y repeated along axes where it has 1 ([B, 1, 1, C] against [B, H, W, C]);
+ * x[B, T, C] += gate[B|1, C] · y; x = Σ coefficient_i · term_i (terms may be x; at most
+ * OPS_MAX_TERMS). */
 #define OPS_MAX_TERMS 8
 void op_add_to(struct ops *o, struct tensor *x, const struct tensor *y);
 void op_gated_add_to(struct ops *o, struct tensor *x, const struct tensor *gate,

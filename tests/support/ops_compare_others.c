@@ -148,6 +148,10 @@ static void gated_units(struct compare *c)
             expected[i] = reference_act(x.v[i / m * 2 * m + i % m], ACT_SILU) *
                           x.v[i / m * 2 * m + m + i % m];
         compare_result(c, op_glu(c->o, x.t, ACT_SILU), expected, x.n / 2, FP32);
+        for (int64_t i = 0; i < x.n / 2; i++)
+            expected[i] = x.v[i / m * 2 * m + i % m] *
+                          reference_act(x.v[i / m * 2 * m + m + i % m], ACT_GELU);
+        compare_result(c, op_glu_behind(c->o, x.t, ACT_GELU), expected, x.n / 2, FP32);
         value_free(&x);
         ops_pop(c->o, mark);
     }
@@ -217,6 +221,10 @@ static void in_place_case(struct compare *c, const int64_t *dims)
     op_gated_add_to(c->o, x.t, one.t, y.t);
     for (int64_t i = 0; i < x.n; i++)
         x.v[i] += one.v[i % dims[2]] * y.v[i];
+    compare_result(c, x.t, x.v, x.n, FP32);
+    op_add_to(c->o, x.t, op_reshape(c->o, gate.t, SHAPE(dims[0], 1, dims[2])));
+    for (int64_t i = 0; i < x.n; i++)
+        x.v[i] += gate.v[i / (dims[1] * dims[2]) * dims[2] + i % dims[2]];
     compare_result(c, x.t, x.v, x.n, FP32);
     op_combine_to(c->o, x.t, terms, factors, 3);
     for (int64_t i = 0; i < x.n; i++)
