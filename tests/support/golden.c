@@ -125,6 +125,7 @@ static void check_case(struct omni_model *m, const char *golden, const json_t *r
 {
     struct omni_request r = {
         .prompt = json_string_value(json_object_get(row, "prompt")),
+        .negative_prompt = json_string_value(json_object_get(row, "negative_prompt")),
         .width = integer(row, "width"),
         .height = integer(row, "height"),
         .frames = 1,

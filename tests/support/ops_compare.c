@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#define ARENA (64u << 20)
+#define ARENA (192u << 20)
 
 /* ---- numbers ---- */
 

@@ -65,6 +65,7 @@ static void linear_large_weights(struct compare *c)
     linear_case(c, DTYPE_BF16, SHAPE(2, 5, 2304), 2000, true, ACT_SILU);
     linear_case(c, DTYPE_F16, SHAPE(1, 3, 2304), 2001, false, ACT_NONE);
     linear_case(c, DTYPE_F32, SHAPE(4, 2304), 2002, true, ACT_NONE);
+    linear_case(c, DTYPE_F32, SHAPE(1, 5000, 16), 24, true, ACT_NONE); /* rows in blocks, too */
 }
 
 /* ---- convolution ---- */
@@ -133,6 +134,36 @@ static void conv_shapes(struct compare *c)
         conv_case(c, DTYPE_F32, &shapes[i]);
         conv_case(c, i % 2 ? DTYPE_BF16 : DTYPE_F16, &shapes[i]);
     }
+}
+
+/* So much work that it is done in bands of rows: checked at points, in the seams of any band too.
+ */
+static void conv_in_bands(struct compare *c)
+{
+    static const struct conv_shape s = {{1, 200, 256, 192}, 256,  3,       3, 1,
+                                        {1, 1, 1, 1},       true, ACT_NONE};
+    if (c->layout != DENSE)
+        return;
+    struct value x = value_new(c, 4, s.x), w = weight_new(c, DTYPE_F32, SHAPE(256, 192, 3, 3));
+    struct value bias = weight_new(c, DTYPE_F32, SHAPE(256));
+    struct tensor *y = op_conv2d(c->o, x.t, w.t, bias.t, s.stride, s.pad, s.act);
+    double expected[4];
+    for (int64_t row = 0; row < 200; row++) {
+        ops_mark mark = ops_push(c->o);
+        int64_t column = row * 37 % 256;
+        struct tensor *point = op_slice(c->o, op_slice(c->o, y, 1, row, 1), 2, column, 1);
+        for (int64_t i = 0; i < 4; i++)
+            expected[i] = conv_at(&x, &w, &s, 0, row, column, i * 60) + bias.v[i * 60];
+        struct tensor *some[4];
+        for (int64_t i = 0; i < 4; i++)
+            some[i] = op_slice(c->o, point, 3, i * 60, 1);
+        point = op_concat(c->o, (const struct tensor *const *)some, 4, 3);
+        compare_result(c, point, expected, 4, 10 * product_tolerance(c)); /* four points only */
+        ops_pop(c->o, mark);
+    }
+    value_free(&x);
+    value_free(&w);
+    value_free(&bias);
 }
 
 /* ---- attention ---- */
@@ -208,9 +239,7 @@ static void attention_shapes(struct compare *c)
 }
 
 const struct compare_case compare_products[] = {
-    {"linear", linear_shapes},
-    {"linear with large weights", linear_large_weights},
-    {"conv2d", conv_shapes},
-    {"attention", attention_shapes},
-    {NULL, NULL},
+    {"linear", linear_shapes},          {"linear with large weights", linear_large_weights},
+    {"conv2d in bands", conv_in_bands}, {"conv2d", conv_shapes},
+    {"attention", attention_shapes},    {NULL, NULL},
 };

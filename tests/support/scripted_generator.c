@@ -116,8 +116,11 @@ static int draw(const struct omni_request *r, struct omni_result *out)
     for (const char *c = r->prompt; *c; c++)
         v = v * 31 + (unsigned char)*c;
     size_t n = code ? 0 : picture_frame_bytes(&out->picture) * (size_t)r->frames;
-    for (size_t i = 0; i < n; i++)
-        out->picture.rgb[i] = (uint8_t)((v >> (i % 3 * 8)) + i / 97);
+    bool noise = strstr(r->prompt, "noise"); /* takes its full size in any format */
+    for (size_t i = 0; i < n; i++) {
+        v = noise ? v * 6364136223846793005u + 1442695040888963407u : v;
+        out->picture.rgb[i] = noise ? (uint8_t)(v >> 56) : (uint8_t)((v >> (i % 3 * 8)) + i / 97);
+    }
     return code;
 }
 

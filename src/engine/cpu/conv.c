@@ -149,7 +149,8 @@ void cpu_conv2d(struct ops *o, struct tensor *y, const struct tensor *x, const s
         v.shape.pad[i] = pad[i];
     int64_t row_flops = 2 * y->dims[2] * v.shape.co * v.shape.ci * v.shape.kh * v.shape.kw;
     v.band = row_flops > BAND_FLOPS / 8 ? 8 : BAND_FLOPS / row_flops;
-    v.band = v.band < y->dims[1] ? v.band : y->dims[1];
+    if (v.band > y->dims[1] || pad[0] >= v.shape.kh || pad[1] >= v.shape.kh)
+        v.band = y->dims[1]; /* no band may lie in the padding alone */
     take_pictures(&v, type);
     take_scratch(&v);
     if (ops_planning(o))
