@@ -26,7 +26,10 @@ static int open_node(struct fs *fs, const struct node *n, int flags, struct open
         return S_ISDIR(n->st.st_mode) ? -EISDIR : -ENXIO;
     if (n->artifact && writer)
         return -EPERM;
-    int fd = tree_open_data(fs->tree, n->id, flags & (O_ACCMODE | O_SYNC | O_DSYNC));
+    int access = flags & O_ACCMODE;
+    if (access == O_RDONLY && writer)
+        access = O_RDWR; /* O_RDONLY | O_TRUNC is allowed to who may write */
+    int fd = tree_open_data(fs->tree, n->id, access | (flags & (O_SYNC | O_DSYNC)));
     if (fd < 0)
         return fd;
     int64_t size = n->st.st_size;

@@ -193,7 +193,7 @@ void ops_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
     struct node n;
     int r = tree_get(fs->tree, (int64_t)ino, &n);
     if (!r && to_set & FUSE_SET_ATTR_SIZE)
-        r = set_size(fs, &n, attr->st_size, fi && fi->fh ? ops_file(fi) : NULL);
+        r = set_size(fs, &n, attr->st_size, fi && ops_file(fi)->writer ? ops_file(fi) : NULL);
     if (!r)
         r = set_others(fs, &n, attr, to_set);
     if (!r)

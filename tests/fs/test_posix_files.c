@@ -97,6 +97,9 @@ static void truncation_by_path_descriptor_and_open(void **state)
     assert_int_equal(ERR(truncate("none", 1)), ENOENT);
     assert_int_equal(ERR(truncate(".", 1)), EISDIR);
     assert_int_equal(ERR(ftruncate(emptied, 3)), 0);
+    AUTO_FD int reader = open("f", O_RDONLY | O_TRUNC);
+    assert_true(reader >= 0);
+    assert_int_equal(stat_of("f").st_size, 0);
 }
 
 static void holes_take_no_room_and_are_found(void **state)
