@@ -8,10 +8,13 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -492,6 +495,81 @@ static void what_was_finished_is_published_after_a_restart_once(void **state)
     bench_stop(&b);
 }
 
+/* ---- a full disk ---- */
+
+static bool write_control(const char *path, const char *text)
+{
+    AUTO_FD int fd = open(path, O_WRONLY | O_CLOEXEC);
+    return fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+}
+
+/* A small file system of our own at /tmp, seen by this process alone; false where that is not
+ * allowed. */
+static bool small_tmp(void)
+{
+    char users[64], groups[64];
+    snprintf(users, sizeof users, "0 %u 1", (unsigned)getuid());
+    snprintf(groups, sizeof groups, "0 %u 1", (unsigned)getgid());
+    return !unshare(CLONE_NEWUSER | CLONE_NEWNS) && write_control("/proc/self/uid_map", users) &&
+           write_control("/proc/self/setgroups", "deny") &&
+           write_control("/proc/self/gid_map", groups) &&
+           !mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) &&
+           !mount("tmpfs", "/tmp", "tmpfs", 0, "size=6M,mode=1777");
+}
+
+/* Fills the file system but for `left` bytes. */
+static void fill_disk(const char *path, off_t left)
+{
+    AUTO_FD int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    static const char block[65536];
+    off_t size = 0;
+    for (ssize_t n; (n = write(fd, block, sizeof block)) > 0;)
+        size += n;
+    assert_int_equal(ftruncate(fd, size > left ? size - left : 0), 0);
+}
+
+static void live_through_a_full_disk(void **state)
+{
+    (void)state;
+    struct jobs_bench b;
+    bench_start(&b, "");
+    bench_submit(&b, 1, 0, MODALITY_IMAGE, A_PICTURE);
+    assert_int_equal(bench_wait(&b, 1).state, JOB_DONE);
+    fill_disk("/tmp/filler", 400000);
+    bench_submit(&b, 2, 0, MODALITY_IMAGE, "prompt = noise\nsize = 512x512\n");
+    struct job_view v = bench_wait(&b, 2);
+    assert_int_equal(v.state, JOB_FAILED);
+    assert_contains(v.error, "No space left on device");
+    assert_string_equal(bench_published(&b, 2).names, "error.txt metadata.json");
+    unlink("/tmp/filler");
+    bench_submit(&b, 3, 0, MODALITY_IMAGE, "prompt = noise\nsize = 512x512\n");
+    assert_int_equal(bench_wait(&b, 3).state, JOB_DONE);
+    bench_stop(&b);
+}
+
+static void a_full_disk_fails_the_job_and_not_the_daemon(void **state)
+{
+    (void)state;
+    enum { DONE, FAILED, NOT_ALLOWED };
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        if (!small_tmp())
+            _exit(NOT_ALLOWED);
+        dup2(STDERR_FILENO, STDOUT_FILENO); /* its report is no part of ours */
+        const struct CMUnitTest inner[] = {
+            cmocka_unit_test(live_through_a_full_disk),
+        };
+        _exit(cmocka_run_group_tests(inner, NULL, NULL) ? FAILED : DONE);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    if (WEXITSTATUS(status) == NOT_ALLOWED)
+        skip(); /* mounts are not allowed here */
+    assert_int_equal(WEXITSTATUS(status), DONE);
+}
+
 /* ---- everything else a face asks ---- */
 
 static void progress_previews_and_positions_are_seen(void **state)
@@ -676,6 +754,7 @@ int main(void)
         cmocka_unit_test(a_stop_gives_running_jobs_back),
         cmocka_unit_test(a_stop_waits_for_what_is_nearly_done),
         cmocka_unit_test(what_was_finished_is_published_after_a_restart_once),
+        cmocka_unit_test(a_full_disk_fails_the_job_and_not_the_daemon),
         cmocka_unit_test(progress_previews_and_positions_are_seen),
         cmocka_unit_test(status_lines_say_what_the_contract_says),
         cmocka_unit_test(reports_tell_what_happened),
