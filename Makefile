@@ -83,6 +83,8 @@ e2e_helpers := $(patsubst tests/%.c,$(BUILD)/tests/%,$(filter-out tests/e2e/test
 helper_obj := $(call obj,$(sort $(wildcard tests/support/*.c)))
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(helper_obj) $(BUILD)/libapp.a $(BUILD)/libomni.a
 	$(call run,link)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(LIBS)
+# Tests with fakes of their own: the first definition counts.
+$(BUILD)/tests/fs/test_trigger: LDFLAGS += -Wl,-z,muldefs
 .SECONDARY:
 
 unit-programs: $(unit_bin) $(e2e_helpers)
