@@ -22,11 +22,18 @@ static void klein_distilled_ignores_guidance_as_diffusers_does(void **state)
     golden_check("tests/engine/golden/klein-distilled", QWEN_TOKENIZER, LEAST_DB);
 }
 
+static void zimage_draws_as_diffusers_does(void **state)
+{
+    (void)state;
+    golden_check("tests/engine/golden/zimage", QWEN_TOKENIZER, LEAST_DB);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(klein_base_draws_with_guidance_as_diffusers_does),
         cmocka_unit_test(klein_distilled_ignores_guidance_as_diffusers_does),
+        cmocka_unit_test(zimage_draws_as_diffusers_does),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

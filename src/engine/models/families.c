@@ -6,7 +6,7 @@
 #include "base/str.h"
 #include "engine/models/family.h"
 
-static const struct family *const families[] = {&family_flux2_klein};
+static const struct family *const families[] = {&family_flux2_klein, &family_zimage};
 
 static bool claims(const struct family *f, const struct checkpoint *c)
 {

@@ -14,12 +14,11 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "base/str.h"
 #include "engine/models/family.h"
 #include "engine/models/flux2_transformer.h"
 #include "engine/schedule/schedule.h"
+#include "engine/text/chat.h"
 #include "engine/text/qwen3.h"
-#include "engine/text/tokenizer.h"
 #include "engine/vae/vae.h"
 
 #define PACK 2 /* latent positions a token, each way */
@@ -28,13 +27,11 @@
 enum { KEPT_TEXT, KEPT_COS, KEPT_SIN };
 
 struct klein {
-    struct tokenizer *tokenizer;
+    struct chat chat;
     struct qwen3 *encoder;
     struct flux2_transformer *transformer;
     struct vae vae;
     bool distilled;
-    int prompt_tokens;
-    int32_t pad;
     int channels;  /* of a token: PACK² times the autoencoder's */
     float *scale;  /* [channels]: latents are stored as (z - offset) / scale */
     float *offset; /* [channels] */
@@ -58,7 +55,7 @@ static int load_encoder(struct checkpoint *c, struct klein *k, struct err *e)
             taken.layer[i] =
                 (int)config_int_at(c->index, "text_encoder_out_layers", i, -4096, 4096);
     }
-    k->prompt_tokens = (int)config_int(c->index, "max_sequence_length", 512, 1, 1 << 16);
+    k->chat.room = (int)config_int(c->index, "max_sequence_length", 512, 1, 1 << 16);
     struct part *p;
     if (config_error(c->index, e) != 0 || checkpoint_part(c, "text_encoder", "model", &p, e) != 0 ||
         qwen3_load(p, &taken, &k->encoder, e) != 0)
@@ -70,27 +67,6 @@ static int load_encoder(struct checkpoint *c, struct klein *k, struct err *e)
                        "%d), but the transformer takes %d",
                        c->path, width, taken.count, qwen3_width(k->encoder),
                        flux2_transformer_text_width(k->transformer));
-    return 0;
-}
-
-static int load_tokenizer(struct checkpoint *c, struct klein *k, struct err *e)
-{
-    AUTO_FREE char *folder = checkpoint_file(c, "tokenizer");
-    if (!folder)
-        return err_nomem(e);
-    if (tokenizer_open(folder, &k->tokenizer, e) != 0)
-        return e->code;
-    k->pad = tokenizer_pad(k->tokenizer);
-    if (k->pad < 0)
-        k->pad = tokenizer_id(k->tokenizer, "<|endoftext|>");
-    if (k->pad < 0)
-        return err_set(e, -EINVAL,
-                       "%s: there is no pad token: neither pad_token in "
-                       "tokenizer_config.json nor <|endoftext|>",
-                       folder);
-    if (tokenizer_vocabulary(k->tokenizer) > qwen3_vocabulary(k->encoder))
-        return err_set(e, -EINVAL, "%s: the tokenizer has %d tokens, the text encoder only %d",
-                       folder, tokenizer_vocabulary(k->tokenizer), qwen3_vocabulary(k->encoder));
     return 0;
 }
 
@@ -162,7 +138,7 @@ static int read_traits(struct checkpoint *c, const struct klein *k, struct famil
         .default_steps = (int)config_int(index, "default_steps", k->distilled ? 4 : 50, 1, 1000),
         .default_guidance = config_float(index, "default_guidance", k->distilled ? 1 : 4, 0, 1000),
         .guided = !k->distilled,
-        .max_prompt_tokens = k->prompt_tokens,
+        .max_prompt_tokens = k->chat.room,
     };
     return config_error(index, e);
 }
@@ -172,7 +148,7 @@ static void klein_free(void *state)
     struct klein *k = state;
     if (!k)
         return;
-    tokenizer_close(k->tokenizer);
+    chat_close(&k->chat);
     qwen3_free(k->encoder);
     flux2_transformer_free(k->transformer);
     vae_free(&k->vae);
@@ -188,7 +164,7 @@ static int load_parts(struct checkpoint *c, struct klein *k, struct family_trait
     k->distilled = config_bool(c->index, "is_distilled", false);
     if (checkpoint_part(c, "transformer", "diffusion_pytorch_model", &p, e) != 0 ||
         flux2_transformer_load(p, &k->transformer, e) != 0 || load_encoder(c, k, e) != 0 ||
-        load_tokenizer(c, k, e) != 0 || load_vae(c, k, e) != 0)
+        chat_open(c, qwen3_vocabulary(k->encoder), &k->chat, e) != 0 || load_vae(c, k, e) != 0)
         return e->code;
     return read_traits(c, k, traits, e);
 }
@@ -221,7 +197,7 @@ static int klein_shape(const void *state, const struct omni_request *r, struct l
                                  .width = r->width / multiple,
                                  .channels = k->channels,
                                  .frame_major = true};
-    out->tokens = (int64_t)out->frames * out->height * out->width + k->prompt_tokens;
+    out->tokens = (int64_t)out->frames * out->height * out->width + k->chat.room;
     return 0;
 }
 
@@ -231,44 +207,22 @@ static double klein_mu(const void *state, const struct latent_shape *l, int step
     return flux2_empirical_mu((int64_t)l->frames * l->height * l->width, steps);
 }
 
-/* The chat template's one turn, as the tokenizer's Jinja template makes it with thinking off. */
-static int tokenize(const struct klein *k, const char *prompt, int32_t *ids, int32_t *mask,
-                    bool *truncated, struct err *e)
-{
-    AUTO_STR struct str text = {0};
-    AUTO_FREE int32_t *found = NULL;
-    size_t count = 0, room = (size_t)k->prompt_tokens;
-    str_add(&text, "<|im_start|>user\n");
-    str_add(&text, prompt);
-    str_add(&text, "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n");
-    if (text.failed)
-        return err_nomem(e);
-    if (tokenizer_encode(k->tokenizer, text.data, text.len, &found, &count, e) != 0)
-        return e->code;
-    *truncated = count > room;
-    for (size_t i = 0; i < room; i++) {
-        mask[i] = i < count;
-        ids[i] = i < count ? found[i] : k->pad;
-    }
-    return 0;
-}
-
 static int klein_encode(const void *state, struct ops *o, const char *prompt,
                         struct tensor *out[CONDITION_ARRAYS], bool *truncated)
 {
     const struct klein *k = state;
     struct err e = {0};
-    AUTO_FREE int32_t *ids = calloc((size_t)k->prompt_tokens * 2, sizeof(*ids));
-    int32_t *mask = ids ? ids + k->prompt_tokens : NULL;
+    AUTO_FREE int32_t *ids = calloc((size_t)k->chat.room * 2, sizeof(*ids));
+    int32_t *mask = ids ? ids + k->chat.room : NULL;
     if (!ids)
         err_nomem(&e);
     else
-        tokenize(k, prompt ? prompt : "", ids, mask, truncated, &e);
+        chat_tokens(&k->chat, prompt ? prompt : "", ids, mask, truncated, &e);
     if (e.code) {
         ops_fail(o, e.code, "%s", e.text);
         return 0;
     }
-    out[0] = qwen3_encode(k->encoder, o, ids, mask, k->prompt_tokens);
+    out[0] = qwen3_encode(k->encoder, o, ids, mask, k->chat.room);
     return 1;
 }
 
@@ -301,7 +255,7 @@ static void klein_prepare(const void *state, struct ops *o, struct pass *pass)
                      (long long)tokens);
             return;
         }
-        fill_positions(positions, k->prompt_tokens, pass->latent);
+        fill_positions(positions, k->chat.room, pass->latent);
     }
     flux2_transformer_tables(k->transformer, o, positions, tokens, &pass->kept[KEPT_COS],
                              &pass->kept[KEPT_SIN]);

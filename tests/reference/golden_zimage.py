@@ -1,0 +1,63 @@
+#!/usr/bin/env python3
+"""Golden pictures of Z-Image by diffusers' own pipeline, for tests/engine/test_golden.c.
+
+usage: golden_zimage.py     from the repository's root; needs torch diffusers transformers
+"""
+import torch
+import transformers
+from diffusers import (AutoencoderKL, FlowMatchEulerDiscreteScheduler, ZImagePipeline,
+                       ZImageTransformer2DModel)
+from tokenizers import Tokenizer
+
+import det
+import golden
+
+TOKENS = 48
+TEMPLATE = ("{%- for m in messages %}{{- '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>' + '\n' }}"
+            "{%- endfor %}{{- '<|im_start|>assistant\n' }}")
+CASES = [
+    {"prompt": "an old stone house", "width": 48, "height": 32, "steps": 4, "guidance": 0.0, "seed": 0},
+    {"prompt": "Café № 7:\n\ndéjà  vu!", "negative_prompt": "blurred, a long list of faults, more and more of them",
+     "width": 32, "height": 64, "steps": 3, "guidance": 2.5, "seed": 5000000001},
+    {"prompt": "a red boat", "width": 64, "height": 64, "steps": 5, "guidance": 1.0, "seed": 42},
+]
+
+
+def parts():
+    transformer = ZImageTransformer2DModel(
+        in_channels=16, dim=48, n_layers=2, n_refiner_layers=1, n_heads=3, n_kv_heads=3, norm_eps=1e-5,
+        cap_feat_dim=40, rope_theta=256.0, t_scale=1000.0, axes_dims=[8, 4, 4], axes_lens=[256, 32, 32])
+    vae = AutoencoderKL(
+        block_out_channels=(8, 16), down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2, layers_per_block=1, latent_channels=16,
+        norm_num_groups=4, sample_size=32, use_quant_conv=False, use_post_quant_conv=False,
+        scaling_factor=0.3611, shift_factor=0.1159)
+    encoder = transformers.Qwen3Model(transformers.Qwen3Config(
+        vocab_size=4096, hidden_size=40, intermediate_size=72, num_hidden_layers=3,
+        num_attention_heads=5, num_key_value_heads=1, head_dim=12, max_position_embeddings=512,
+        rope_parameters={"rope_theta": 1e6, "rope_type": "default"}, tie_word_embeddings=False))
+    return {"text_encoder": det.fill(encoder), "transformer": det.fill(transformer), "vae": det.fill(vae)}
+
+
+def main():
+    torch.set_grad_enabled(False)
+    modules = parts()
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_file("models/omni-mini/tokenizer/tokenizer.json"),
+        pad_token="<|endoftext|>", padding_side="right")
+    tokenizer.chat_template = TEMPLATE
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    pipe = ZImagePipeline(scheduler=scheduler, tokenizer=tokenizer, **modules)
+    pictures = []
+    for case in CASES:
+        x = pipe(prompt=case["prompt"], negative_prompt=case.get("negative_prompt"),
+                 width=case["width"], height=case["height"], num_inference_steps=case["steps"],
+                 guidance_scale=case["guidance"], generator=torch.Generator().manual_seed(case["seed"]),
+                 output_type="np", max_sequence_length=TOKENS).images[0]
+        pictures.append((case, x.transpose(2, 0, 1)))
+    index = {"_class_name": "ZImagePipeline", "max_sequence_length": TOKENS}
+    golden.write("tests/engine/golden/zimage", index, scheduler, modules, pictures)
+
+
+if __name__ == "__main__":
+    main()
