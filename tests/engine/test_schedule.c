@@ -151,9 +151,10 @@ static void unknown_schedulers_are_named_with_what_there_is(void **state)
     assert_int_equal(e.code, -EINVAL);
     assert_non_null(strstr(e.text, "HeunDiscreteScheduler"));
     assert_non_null(strstr(e.text, "FlowMatchEulerDiscreteScheduler"));
-    assert_int_equal(schedule_kind_check("ddim", &e), -EINVAL);
-    assert_non_null(strstr(e.text, "ddim"));
+    assert_int_equal(schedule_kind_check("heun", &e), -EINVAL);
+    assert_non_null(strstr(e.text, "heun"));
     assert_non_null(strstr(e.text, "flow_euler"));
+    assert_non_null(strstr(e.text, "dpmpp_2m_karras"));
 }
 
 static void options_that_would_change_the_sigmas_are_refused_by_name(void **state)
@@ -213,6 +214,159 @@ static void numbers_out_of_range_are_refused(void **state)
     assert_null(s.sigmas);
 }
 
+/* Parses `json` and swaps `kind` in. */
+static void swap(const char *json, const char *kind, struct schedule_config *c, struct err *e)
+{
+    parse(json, c, e);
+    assert_int_equal(e->code, 0);
+    schedule_swap(c, kind, e);
+}
+
+static void kinds_that_do_not_fit_the_training_are_refused_with_those_that_do(void **state)
+{
+    (void)state;
+    struct schedule_config c;
+    struct err e = {0};
+    swap("{\"_class_name\": \"FlowMatchEulerDiscreteScheduler\"}", "ddim", &c, &e);
+    assert_int_equal(e.code, -EINVAL);
+    assert_non_null(strstr(e.text, "ddim"));
+    assert_non_null(strstr(e.text, "flow_euler, unipc do"));
+    assert_string_equal(c.kind, "flow_euler");
+    e = (struct err){0};
+    swap("{\"_class_name\": \"UniPCMultistepScheduler\", \"use_flow_sigmas\": true,"
+         " \"prediction_type\": \"flow_prediction\"}",
+         "dpmpp_2m", &c, &e);
+    assert_int_equal(e.code, -EINVAL);
+    e = (struct err){0};
+    swap("{\"_class_name\": \"EulerDiscreteScheduler\"}", "flow_euler", &c, &e);
+    assert_int_equal(e.code, -EINVAL);
+    assert_non_null(strstr(e.text, "euler, euler_a, dpmpp_2m, dpmpp_2m_karras, ddim, pndm, unipc"));
+    e = (struct err){0};
+    swap("{\"_class_name\": \"EulerDiscreteScheduler\"}", "magic", &c, &e);
+    assert_non_null(strstr(e.text, "'magic' is unknown"));
+    e = (struct err){0};
+    parse("{\"_class_name\": \"DPMSolverMultistepScheduler\", \"use_flow_sigmas\": true}", &c, &e);
+    assert_int_equal(e.code, -EINVAL);
+}
+
+static void a_class_with_karras_sigmas_has_a_word_of_its_own(void **state)
+{
+    (void)state;
+    struct schedule_config c;
+    struct err e = {0};
+    parse("{\"_class_name\": \"DPMSolverMultistepScheduler\", \"use_karras_sigmas\": true}", &c,
+          &e);
+    assert_string_equal(c.kind, "dpmpp_2m_karras");
+    parse("{\"_class_name\": \"DPMSolverMultistepScheduler\"}", &c, &e);
+    assert_string_equal(c.kind, "dpmpp_2m");
+}
+
+static void options_of_the_noise_schedulers_that_are_not_supported_are_refused_by_name(void **state)
+{
+    (void)state;
+    static const char *const options[][2] = {
+        {"thresholding", "true"},
+        {"use_lu_lambdas", "true"},
+        {"predict_x0", "false"},
+        {"disable_corrector", "[0, 1]"},
+        {"trained_betas", "[0.1]"},
+        {"algorithm_type", "\"sde-dpmsolver++\""},
+        {"timestep_type", "\"continuous\""},
+        {"lambda_min_clipped", "-5.1"},
+        {"beta_schedule", "\"sigmoid\""},
+        {"timestep_spacing", "\"random\""},
+        {"prediction_type", "\"score\""},
+        {"prediction_type", "\"flow_prediction\""},
+        {"final_sigmas_type", "\"one\""},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(options); i++) {
+        char json[200];
+        struct schedule_config c;
+        struct err e = {0};
+        snprintf(json, sizeof json,
+                 "{\"_class_name\": \"DPMSolverMultistepScheduler\", \"%s\": %s}", options[i][0],
+                 options[i][1]);
+        parse(json, &c, &e);
+        assert_int_equal(e.code, -ENOTSUP);
+        assert_non_null(strstr(e.text, options[i][0]));
+    }
+}
+
+static void steps_that_a_kind_cannot_make_are_said_in_words(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *options, *word;
+        int steps, first;
+        const char *says;
+    } wrong[] = {
+        {"", "lcm", 51, 0, "at most 50 steps"},
+        {"\"clip_sample\": true,", "ddim", 20, 0, "clip_sample"},
+        {"\"num_train_timesteps\": 10,", "ddim", 11, 0, "at most 10 steps"},
+        {"\"steps_offset\": 1,", "ddim", 1000, 0, "timestep 1000"},
+        {"\"timestep_spacing\": \"leading\",", "dpmpp_2m", 1000, 0, "not finite"},
+        {"\"rescale_betas_zero_snr\": true, \"timestep_spacing\": \"trailing\",", "ddim", 5, 0,
+         "not finite"},
+        {"\"skip_prk_steps\": false,", "pndm", 3, 0, "at least 4 steps"},
+        {"\"skip_prk_steps\": false,", "pndm", 8, 2, "cannot start from a picture"},
+        {"", "euler", 5, 5, "no step is left"},
+        {"", "euler", 5, -1, "no step is left"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
+        char json[200];
+        struct schedule_config c;
+        struct schedule s;
+        struct err e = {0};
+        snprintf(json, sizeof json, "{%s \"_class_name\": \"EulerDiscreteScheduler\"}",
+                 wrong[i].options);
+        swap(json, wrong[i].word, &c, &e);
+        assert_int_equal(e.code, 0);
+        assert_int_not_equal(schedule_make_from(&c, wrong[i].steps, wrong[i].first, 0, &s, &e), 0);
+        if (!strstr(e.text, wrong[i].says))
+            fail_msg("'%s' does not say '%s'", e.text, wrong[i].says);
+        assert_null(s.at);
+    }
+}
+
+static void every_kind_makes_every_number_of_steps_that_fits_its_table(void **state)
+{
+    (void)state;
+    static const char *const words[] = {"euler", "euler_a", "dpmpp_2m", "dpmpp_2m_karras",
+                                        "ddim",  "pndm",    "unipc",    "lcm"};
+    for (size_t i = 0; i < ARRAY_LEN(words); i++)
+        for (int steps = 1; steps < SCHEDULE_MAX_STEPS; steps += steps < 60 ? 1 : 47) {
+            struct schedule_config c;
+            struct schedule s;
+            struct err e = {0};
+            swap("{\"_class_name\": \"PNDMScheduler\", \"beta_schedule\": \"scaled_linear\","
+                 " \"beta_start\": 0.00085, \"beta_end\": 0.012, \"skip_prk_steps\": true}",
+                 words[i], &c, &e);
+            int code = schedule_make(&c, steps, 0, &s, &e);
+            assert_int_equal(code, !strcmp(words[i], "lcm") && steps > 50 ? -EINVAL : 0);
+            assert_true(code || s.steps >= steps);
+            schedule_free(&s);
+        }
+}
+
+static void strength_leaves_as_many_steps_as_the_reference_pipelines_take(void **state)
+{
+    (void)state;
+    static const struct {
+        bool flow;
+        int steps;
+        double strength;
+        int first;
+    } known[] = {
+        {false, 50, 0.3, 35}, {false, 50, 0.8, 10}, {false, 8, 0.75, 2},    {false, 4, 0.6, 2},
+        {true, 4, 0.6, 1},    {true, 8, 0.3, 5},    {false, 50, 0.9999, 1}, {true, 50, 0.9999, 0},
+        {false, 10, 1, 0},    {false, 10, 0, 10},   {false, 100, 0.29, 72},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(known); i++) {
+        struct schedule_config c = {.flow = known[i].flow};
+        assert_int_equal(schedule_start(&c, known[i].steps, known[i].strength), known[i].first);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -224,6 +378,13 @@ int main(void)
         cmocka_unit_test(options_that_would_change_the_sigmas_are_refused_by_name),
         cmocka_unit_test(options_that_are_off_or_null_are_accepted),
         cmocka_unit_test(numbers_out_of_range_are_refused),
+        cmocka_unit_test(kinds_that_do_not_fit_the_training_are_refused_with_those_that_do),
+        cmocka_unit_test(a_class_with_karras_sigmas_has_a_word_of_its_own),
+        cmocka_unit_test(
+            options_of_the_noise_schedulers_that_are_not_supported_are_refused_by_name),
+        cmocka_unit_test(steps_that_a_kind_cannot_make_are_said_in_words),
+        cmocka_unit_test(every_kind_makes_every_number_of_steps_that_fits_its_table),
+        cmocka_unit_test(strength_leaves_as_many_steps_as_the_reference_pipelines_take),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,44 +1,10 @@
-/* Flow matching with Euler steps: x ← x + (σ[i+1] − σ[i])·v, σ falling from 1 to 0. */
+/* Flow matching with Euler steps: x ← x + (σ[i+1] − σ[i])·v, σ falling from 1 to 0.
+ * Source: diffusers/schedulers/scheduling_flow_match_euler_discrete.py, with the sigmas that its
+ * pipelines hand in. */
 #include "engine/schedule/kinds.h"
 
 #include <errno.h>
 #include <math.h>
-#include <string.h>
-
-#include "base/cleanup.h"
-
-#ifdef __clang__
-#pragma STDC FP_CONTRACT OFF /* the sigmas agree with numpy's, which fuses nothing */
-#endif
-
-/* Options of the class that reshape the sigmas and that no supported family uses. */
-static const char *const unsupported[] = {
-    "invert_sigmas",   "use_karras_sigmas",   "use_exponential_sigmas",
-    "use_beta_sigmas", "stochastic_sampling",
-};
-
-static int read_options(struct config *c, struct schedule_config *out, struct err *e)
-{
-    for (size_t i = 0; i < ARRAY_LEN(unsupported); i++)
-        if (config_bool(c, unsupported[i], false))
-            return err_set(e, -ENOTSUP, "%s: %s is true, which is not supported", config_path(c),
-                           unsupported[i]);
-    if (config_float(c, "shift_terminal", 0, 0, 1) != 0)
-        return err_set(e, -ENOTSUP, "%s: shift_terminal is set, which is not supported",
-                       config_path(c));
-    out->train_timesteps = (int)config_int(c, "num_train_timesteps", 1000, 1, 1000000);
-    out->shift = config_float(c, "shift", 1, 1e-3, 1e3);
-    out->dynamic = config_bool(c, "use_dynamic_shifting", false);
-    out->base_shift = config_float(c, "base_shift", 0.5, -100, 100);
-    out->max_shift = config_float(c, "max_shift", 1.15, -100, 100);
-    out->base_tokens = (int)config_int(c, "base_image_seq_len", 256, 1, INT32_MAX);
-    out->max_tokens = (int)config_int(c, "max_image_seq_len", 4096, 1, INT32_MAX);
-    const char *rule = config_string(c, "time_shift_type", "exponential");
-    if (out->dynamic && strcmp(rule, "exponential") != 0)
-        return err_set(e, -ENOTSUP, "%s: time_shift_type is '%.40s', expected 'exponential'",
-                       config_path(c), rule);
-    return 0;
-}
 
 /* numpy.linspace(1, 1/n, n)[i], rounded to fp32. */
 static float raw_sigma(int i, int n)
@@ -63,23 +29,34 @@ static float shift_dynamic(float sigma, double mu)
     return m / (m + (1 / sigma - 1));
 }
 
-static int make(const struct schedule_config *c, double mu, struct schedule *s, struct err *e)
+static int make(const struct schedule_order *o, struct schedule *s, struct err *e)
 {
-    if (c->dynamic && !(fabs(mu) <= 50))
-        return err_set(e, -EINVAL, "mu is %g, expected a number from -50 to 50", mu);
+    const struct schedule_config *c = o->config;
+    (void)e;
     for (int i = 0; i < s->steps; i++) {
         float sigma = raw_sigma(i, s->steps);
-        s->sigmas[i] = c->dynamic ? shift_dynamic(sigma, mu) : shift_static(sigma, c->shift);
+        s->sigmas[i] = c->dynamic ? shift_dynamic(sigma, o->mu) : shift_static(sigma, c->shift);
         s->timesteps[i] = s->sigmas[i] * (float)c->train_timesteps;
     }
-    s->sigmas[s->steps] = 0;
+    s->initial_noise = 1;
+    for (int i = o->first; i < s->steps; i++) {
+        struct schedule_step *row = &s->at[i];
+        float sigma = s->sigmas[i];
+        row->input_scale = 1;
+        row->clean = 1 - sigma;
+        row->noise = sigma;
+        step_estimate(row, estimate_x0(PREDICT_FLOW, 1 - sigma, sigma));
+        struct schedule_update *x = step_update(row, SLOT_X);
+        update_add(x, SLOT_X, 1);
+        update_add(x, SLOT_MODEL, s->sigmas[i + 1] - sigma);
+    }
     return 0;
 }
 
 const struct schedule_kind schedule_flow_euler = {
     .word = "flow_euler",
     .class_name = "FlowMatchEulerDiscreteScheduler",
-    .read = read_options,
+    .fits_flow = true,
     .make = make,
 };
 

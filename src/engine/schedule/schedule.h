@@ -55,6 +55,7 @@ struct schedule_config {
     enum schedule_spacing spacing;
     int steps_offset;
     enum schedule_switch alpha_to_one; /* set_alpha_to_one */
+    bool clip_sample;                  /* refused by the kinds that would clip */
 
     /* sigmas */
     bool karras, log_linear;
@@ -87,8 +88,13 @@ enum schedule_slot {
     SLOT_X,     /* the latent */
     SLOT_MODEL, /* this step's guided prediction */
     SLOT_NOISE, /* fresh randn: only in steps that draw */
-    SLOT_0,     /* SLOT_0 … SLOT_5: history, kept between steps; written before it is read */
-    SLOT_COUNT = SLOT_0 + 6
+    SLOT_0,     /* history from here on, kept between steps; written before it is read */
+    SLOT_1,
+    SLOT_2,
+    SLOT_3,
+    SLOT_4,
+    SLOT_5,
+    SLOT_COUNT
 };
 enum { SCHEDULE_MAX_UPDATES = 4, SCHEDULE_MAX_TERMS = 6 };
 
