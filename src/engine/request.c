@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/cleanup.h"
@@ -94,10 +93,7 @@ static int fill_numbers(const struct omni_model *m, const struct omni_request *r
     out->schedule = m->schedule;
     if (!r->scheduler)
         return 0;
-    if (schedule_kind_check(r->scheduler, e) != 0)
-        return e->code;
-    snprintf(out->schedule.kind, sizeof(out->schedule.kind), "%s", r->scheduler);
-    return 0;
+    return schedule_swap(&out->schedule, r->scheduler, e);
 }
 
 static int resolve(const struct omni_model *m, const struct omni_request *r,

@@ -1,0 +1,55 @@
+/* One call of omni_generate on its way: what the stages of the pipeline share. */
+#ifndef OMNI_RUN_H
+#define OMNI_RUN_H
+
+#include "engine/model.h"
+#include "engine/random.h"
+#include "engine/request.h"
+
+#define RUN_MAX_PREDICTIONS (2 * REQUEST_MAX_BATCH)
+
+/* One evaluation of the model a step: request × positive or negative prompt. */
+struct prediction {
+    int request;
+    struct condition *condition;
+};
+
+struct run {
+    struct omni_model *m;
+    struct ops *o;
+    bool planning, previews;
+    const struct omni_callbacks *cb; /* not NULL */
+    struct resolved_request requests[REQUEST_MAX_BATCH];
+    int count;
+    struct schedule schedule;
+
+    /* All positive predictions in order of requests, then the negative ones of guided requests. */
+    struct prediction predictions[RUN_MAX_PREDICTIONS];
+    int prediction_count;
+    int negative[REQUEST_MAX_BATCH]; /* index of a request's negative prediction, -1 for none */
+    const struct omni_request *asked[RUN_MAX_PREDICTIONS]; /* by prediction */
+
+    struct random *random;    /* [count]: each request's own generator; NULL while planning */
+    struct tensor *x;         /* [count, frames, h, w, channels] */
+    struct tensor *predicted; /* [prediction_count, frames, h, w, channels] */
+    struct tensor *history[SLOT_COUNT - SLOT_0]; /* like x: what the scheduler remembers */
+    struct pass passes[RUN_MAX_PREDICTIONS];
+    int pass_count;
+
+    struct omni_result *results;
+    struct omni_timings timings;
+};
+
+bool run_failed(const struct run *r);
+/* Tells the caller's callback; plans are silent. */
+void run_report(const struct run *r, enum omni_stage stage, int done, int total);
+/* [n, …] with the shape of one latent behind. */
+struct tensor *run_latents(struct run *r, int n);
+/* Request i's next noise, as torch draws it, in the order of latents [1, frames, h, w, channels].
+ */
+struct tensor *run_noise(struct run *r, int i);
+
+/* r->x from noise to picture; denoise.c. */
+void run_denoise(struct run *r);
+
+#endif
