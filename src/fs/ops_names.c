@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "fs/ops.h"
@@ -33,6 +34,46 @@ void ops_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
     ops_reply_err(req, r);
 }
 
+/* ---- artifacts that appear while `rm -r` is under way ---- */
+
+enum { LATE_SECONDS = 2 };
+
+struct leftovers {
+    struct fs *fs;
+    time_t since;
+    bool others; /* something that `rm -r` must have seen */
+    bool remove;
+};
+
+static bool leftover(void *ctx, const struct node *n)
+{
+    struct leftovers *l = ctx;
+    int64_t id;
+    if (!n->artifact || n->st.st_ctim.tv_sec < l->since)
+        l->others = true;
+    else if (l->remove && !tree_unlink(l->fs->tree, n->parent, n->name, &id))
+        handles_unlinked(l->fs->handles, id);
+    return !l->others;
+}
+
+/* A job that ends while its folder is removed may publish behind the back of `rm -r`, which then
+ * finds the folder not empty. Where nothing is left but artifacts of the last moments (the prompt
+ * is gone), they go with the folder. The kernel holds the folder, so no more can come. */
+static int remove_with_leftovers(struct fs *fs, int64_t parent, const char *name, int64_t *id)
+{
+    struct node n;
+    int r = tree_lookup(fs->tree, parent, name, &n);
+    if (r || !fs_is_job_folder(&n))
+        return r ? r : -ENOTEMPTY;
+    struct leftovers l = {.fs = fs, .since = time(NULL) - LATE_SECONDS};
+    r = tree_list(fs->tree, n.id, 0, leftover, &l);
+    if (r || l.others)
+        return r ? r : -ENOTEMPTY;
+    l.remove = true;
+    tree_list(fs->tree, n.id, 0, leftover, &l);
+    return tree_rmdir(fs->tree, parent, name, id);
+}
+
 void ops_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
     struct fs *fs = ops_fs(req);
@@ -44,6 +85,8 @@ void ops_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
         return;
     }
     int r = tree_rmdir(fs->tree, (int64_t)parent, name, &id);
+    if (r == -ENOTEMPTY)
+        r = remove_with_leftovers(fs, (int64_t)parent, name, &id);
     if (!r) {
         handles_unlinked(fs->handles, id);
         if (fs_modality_of((int64_t)parent, &modality) && name[0] != '.')

@@ -188,12 +188,39 @@ static void an_unlinked_artifact_can_still_be_read(void **state)
     assert_string_equal(before, after);
 }
 
+/* Jobs end at any moment of `rm -r`, which must not find the folder full again. */
+static void removing_a_folder_wins_over_publishing_into_it(void **state)
+{
+    struct mounted *m = *state;
+    for (int i = 0; i < 60; i++) {
+        assert_int_equal(mounted_submit(m, "image/race", "prompt = a hare\n"), 0);
+        sleep_ms(20 + i % 30);
+        if (shell(m, "rm -r image/race"))
+            fail_msg("round %d", i);
+    }
+}
+
+/* … but rmdir alone never takes results with it. */
+static void rmdir_keeps_a_folder_with_results(void **state)
+{
+    struct mounted *m = *state;
+    draw(m, "kept", "prompt = a well\n");
+    assert_int_equal(ERR(rmdir(mounted_path(m, "image/kept"))), ENOTEMPTY);
+    assert_int_equal(ERR(access(artifact(m, "kept"), F_OK)), 0);
+    assert_int_equal(ERR(unlink(mounted_path(m, "image/kept/prompt.ini"))), 0);
+    sleep_ms(3100);
+    assert_int_equal(ERR(rmdir(mounted_path(m, "image/kept"))), ENOTEMPTY);
+    assert_int_equal(ERR(access(artifact(m, "kept"), F_OK)), 0);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(nobody_can_change_an_artifact),
     cmocka_unit_test(artifacts_can_be_moved_and_removed),
     cmocka_unit_test(a_reader_is_not_disturbed_by_the_next_run),
     cmocka_unit_test(many_may_read_at_once),
     cmocka_unit_test(an_unlinked_artifact_can_still_be_read),
+    cmocka_unit_test(removing_a_folder_wins_over_publishing_into_it),
+    cmocka_unit_test(rmdir_keeps_a_folder_with_results),
 };
 
 int main(void)
