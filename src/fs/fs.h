@@ -14,6 +14,7 @@
 #define OMNIFS_FS_FS_H
 
 #include <fuse_lowlevel.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 
@@ -38,11 +39,12 @@ struct fs {
     struct tree *tree;
     struct jobs *jobs;
     struct fuse_session *session;
+    pthread_mutex_t session_lock; /* fs_stop against the end of fs_serve */
     struct trigger *trigger;
     struct publisher *publisher;
     struct handles *handles; /* lookup counts and open counts by node id */
     struct passthrough *passthrough;
-    const char *mountpoint; /* while fs_serve runs */
+    const char *mountpoint; /* from when it is mounted */
     struct virtuals *virtuals;
     atomic_bool stopping;
 };
