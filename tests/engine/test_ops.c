@@ -200,7 +200,9 @@ static void nan_is_never_hidden(void **state)
     struct tensor *ones = op_from_host(o, DTYPE_F32, SHAPE(64), one);
     assert_int_equal(tensor_weight_new(b, DTYPE_F32, SHAPE(64, 64), w, DTYPE_F32, &weight, NULL),
                      0);
-    struct tensor *head = op_reshape(o, t, SHAPE(1, 1, 1, 64));
+    struct tensor *head = op_reshape(o, t, SHAPE(1, 1, 1, 64)), *filter;
+    assert_int_equal(
+        tensor_weight_new(b, DTYPE_F32, SHAPE(64, 64, 1, 1), w, DTYPE_F32, &filter, NULL), 0);
     struct tensor *const results[] = {
         op_linear(o, t, weight, NULL, ACT_NONE),
         op_rms_norm(o, t, ones, 1e-6f),
@@ -211,10 +213,15 @@ static void nan_is_never_hidden(void **state)
     };
     for (size_t i = 0; i < ARRAY_LEN(results); i++)
         assert_false(op_all_finite(o, results[i]));
-    for (int act = ACT_NONE; act <= ACT_SIGMOID; act++)
+    for (int act = ACT_NONE; act <= ACT_SIGMOID; act++) {
         assert_false(op_all_finite(o, op_act(o, t, (enum activation)act)));
+        assert_false(op_all_finite(o, op_linear(o, t, weight, NULL, (enum activation)act)));
+        assert_false(op_all_finite(
+            o, op_conv2d(o, head, filter, NULL, 1, (const int[4]){0}, (enum activation)act)));
+    }
     assert_int_equal(ops_error(o, NULL), 0);
     tensor_weight_free(weight);
+    tensor_weight_free(filter);
     ops_free(o);
     backend_free(b);
 }

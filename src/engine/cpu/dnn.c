@@ -70,11 +70,15 @@ static dnnl_data_type_t dnn_type(enum dtype d)
     return d == DTYPE_BF16 ? dnnl_bf16 : dnnl_f32;
 }
 
+/* oneDNN's plain ReLU turns NaN into 0, its leaky one does not: a slope that no sum can feel keeps
+ * broken weights visible. */
+#define RELU_SLOPE 1e-30f
+
 static const struct {
     dnnl_alg_kind_t kind;
     float alpha;
 } eltwise[] = {
-    [ACT_NONE] = {dnnl_alg_kind_undef, 0},         [ACT_RELU] = {dnnl_eltwise_relu, 0},
+    [ACT_NONE] = {dnnl_alg_kind_undef, 0},         [ACT_RELU] = {dnnl_eltwise_relu, RELU_SLOPE},
     [ACT_SILU] = {dnnl_eltwise_swish, 1},          [ACT_GELU] = {dnnl_eltwise_gelu_erf, 0},
     [ACT_GELU_TANH] = {dnnl_eltwise_gelu_tanh, 0}, [ACT_QUICK_GELU] = {dnnl_eltwise_swish, 1.702f},
     [ACT_TANH] = {dnnl_eltwise_tanh, 0},           [ACT_SIGMOID] = {dnnl_eltwise_logistic, 0},
