@@ -54,9 +54,11 @@ static void write_refusals(struct jobs *j)
         int code = write_refusal(j, &q);
         queue_job_free(&q);
         if (code) {
-            log_write(LOG_LEVEL_ERROR, q.id, "its files cannot be written yet: %s",
-                      strerror(-code));
-            break; /* a full disk: at the next look */
+            log_write(LOG_LEVEL_ERROR, q.id, "its files cannot be written: %s", strerror(-code));
+            if (code == -ENOSPC || code == -EDQUOT)
+                break; /* at the next look */
+            if (queue_set_ready(j->db, q.id, NULL, 0))
+                break; /* else it ends without files: others wait behind it */
         }
         any = true;
     }

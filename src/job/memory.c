@@ -49,3 +49,12 @@ uint64_t memory_total(void)
     uint64_t group = group_limit();
     return group < ram ? group : ram;
 }
+
+uint64_t memory_resident(void)
+{
+    unsigned long long total, resident = 0;
+    AUTO_FILE FILE *f = fopen("/proc/self/statm", "re");
+    if (!f || fscanf(f, "%llu %llu", &total, &resident) != 2)
+        return 0;
+    return resident * (uint64_t)sysconf(_SC_PAGESIZE);
+}

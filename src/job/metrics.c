@@ -149,6 +149,8 @@ void metrics_prometheus(struct metrics *m, const struct metrics_gauges *g, struc
            (double)g->model_bytes);
     number(out, "omnifs_memory_budget_bytes", "gauge", "Bytes for models and work.",
            (double)g->budget_bytes);
+    number(out, "process_resident_memory_bytes", "gauge", "Bytes of this process in memory.",
+           (double)g->resident_bytes);
     pthread_mutex_lock(&m->lock);
     write_jobs(m, out);
     number(out, "omnifs_outputs_total", "counter", "Files made.", (double)m->pictures);

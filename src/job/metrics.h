@@ -19,6 +19,7 @@ struct metrics_gauges {
     int64_t queued, running, publishing;
     int models_loaded;
     uint64_t model_bytes, budget_bytes;
+    uint64_t resident_bytes;
     double uptime; /* seconds */
 };
 /* The text exposition format, version 0.0.4. */

@@ -289,6 +289,13 @@ int models_admit(struct models *m, struct model *model, const struct omni_reques
     }
 }
 
+int models_room(struct models *m, const struct model *model, uint64_t bytes, struct err *e)
+{
+    if (make_room(m, model, bytes))
+        return 0;
+    return no_room(m, "the result", bytes, model->weight_bytes, e);
+}
+
 int models_generate(struct models *m, struct model *model, const struct omni_request *requests,
                     int count, const struct omni_callbacks *callbacks, struct omni_result *results,
                     struct omni_timings *timings, struct err *e)

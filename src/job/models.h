@@ -31,6 +31,9 @@ const struct omni_model_info *model_info(const struct model *m);
  * -EINVAL: the model cannot do this. */
 int models_admit(struct models *m, struct model *model, const struct omni_request *requests,
                  int count, int *fit, uint64_t *bytes, struct err *e);
+/* Is there room for `bytes` of pixels beside this model? -ENOMEM names bytes needed and available.
+ */
+int models_room(struct models *m, const struct model *model, uint64_t bytes, struct err *e);
 int models_generate(struct models *m, struct model *model, const struct omni_request *requests,
                     int count, const struct omni_callbacks *callbacks, struct omni_result *results,
                     struct omni_timings *timings, struct err *e);
@@ -51,5 +54,7 @@ uint64_t models_loaded_bytes(struct models *m);
 
 /* Bytes this process may use: the least of RAM and its control group's limit. */
 uint64_t memory_total(void);
+/* Bytes of this process that are in memory now. */
+uint64_t memory_resident(void);
 
 #endif

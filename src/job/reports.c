@@ -180,6 +180,7 @@ static void measure(struct jobs *j, struct metrics_gauges *g)
     *g = (struct metrics_gauges){.queued = counts[JOB_QUEUED],
                                  .running = counts[JOB_RUNNING],
                                  .publishing = counts[JOB_PUBLISHING],
+                                 .resident_bytes = memory_resident(),
                                  .uptime = (double)(clock_wall_ms() - j->started_ms) / 1e3};
     for (int i = 0; i < j->worker_count; i++) {
         struct models *m = j->workers[i].models;

@@ -63,7 +63,10 @@ static int route_to_model(struct run *r, struct err *e)
                        r->where, q->steps, p->max_steps, p->name);
     size_to_draw(q->width, q->height, p->native_width, p->native_height, r->info.size_multiple,
                  &r->draw_width, &r->draw_height);
-    return read_references(r, e);
+    /* a long clip at its full size may need more than the model itself: known before any work */
+    uint64_t pixels = (uint64_t)q->width * (uint64_t)q->height * 3;
+    code = models_room(r->models, r->model, pixels * (uint64_t)q->frames * (uint64_t)q->count, e);
+    return code ? code : read_references(r, e);
 }
 
 /* ---- video_to_gif ---- */

@@ -68,7 +68,6 @@ struct run {
     struct models *models;
     const struct run_hooks *hooks; /* NULL: none */
     int64_t created_ms;            /* wall clock */
-    bool private_previews;         /* previews are for this run although others share its batch */
 
     /* ---- filled by the stages ---- */
     struct request request;

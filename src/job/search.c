@@ -44,6 +44,21 @@ static bool source_tree(char out[REGISTRY_PATH_SIZE])
     return false;
 }
 
+/* PREFIX/share/omnifs where the program lies in PREFIX/bin. */
+static bool own_prefix(char out[REGISTRY_PATH_SIZE])
+{
+    char program[REGISTRY_PATH_SIZE];
+    ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
+    program[n > 0 ? n : 0] = '\0';
+    for (int up = 0; up < 2; up++) {
+        char *slash = strrchr(program, '/');
+        if (!slash || (up == 0 && slash - program < 4) || (up == 1 && strcmp(slash, "/bin")))
+            return false;
+        *slash = '\0';
+    }
+    return join(out, program, "share/omnifs");
+}
+
 /* $XDG_… or its default below the home folder. */
 static bool user_folder(const char *variable, const char *fallback, char out[REGISTRY_PATH_SIZE])
 {
@@ -67,6 +82,8 @@ int registry_find(char path[REGISTRY_PATH_SIZE], struct err *e)
         return 0;
     if (join(path, "/etc/omnifs", "registry.ini") && exists(path))
         return 0;
+    if (own_prefix(folder) && join(path, folder, "registry.ini") && exists(path))
+        return 0;
     for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
         if (join(path, prefixes[i], "registry.ini") && exists(path))
             return 0;
@@ -83,6 +100,8 @@ int share_find(const char *name, char path[REGISTRY_PATH_SIZE], struct err *e)
     if (source_tree(folder) && join(share, folder, "share") && join(path, share, name) &&
         exists(path))
         return 0; /* a build in its tree uses what belongs to it */
+    if (own_prefix(folder) && join(path, folder, name) && exists(path))
+        return 0;
     for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
         if (join(path, prefixes[i], name) && exists(path))
             return 0;
@@ -103,8 +122,11 @@ static bool model_places(bool (*each)(void *ctx, const char *folder), void *ctx)
     if (!found && user_folder("XDG_DATA_HOME", ".local/share", folder) &&
         join(models, folder, "models"))
         found = each(ctx, models);
+    if (!found && own_prefix(folder) && join(models, folder, "models"))
+        found = each(ctx, models);
     for (size_t i = 0; !found && i < sizeof prefixes / sizeof *prefixes; i++)
-        found = join(models, prefixes[i], "models") && each(ctx, models);
+        found = (!own_prefix(folder) || strcmp(folder, prefixes[i])) &&
+                join(models, prefixes[i], "models") && each(ctx, models);
     if (!found && source_tree(folder) && join(models, folder, "models"))
         found = each(ctx, models);
     return found;

@@ -109,36 +109,45 @@ static int begin_task(struct task *t, struct worker *w, struct registry *registr
         r->state = JOB_FAILED;
         r->error = e;
     }
-    jobs_note(j, t->job.id, "started on %s, attempt %d", *w->device ? w->device : "the device",
+    jobs_note(j, t->job.id, "started%s%s, attempt %d", *w->device ? " on " : "", w->device,
               t->job.attempts);
     jobs_changed(j, t->job.folder);
     return code;
 }
 
-/* Records the outcome; while the disk is full there is nothing better to do than to try again. */
-static void settle(struct task *t)
+/* Records the outcome. While the disk is full there is nothing better to do than to try again;
+ * when the daemon ends meanwhile, the next start runs the job anew. */
+static int record_end(struct jobs *j, const struct run *r, const char *error,
+                      const char (*names)[64], int count)
 {
-    struct jobs *j = t->worker->jobs;
-    const struct run *r = &t->run;
-    char(*names)[64] = NULL;
-    finish_record(j, &t->job, r); /* before anyone can see the end */
-    int count = 0, code = finish_files(r, &names, &count);
-    bool told = r->state == JOB_FAILED || r->state == JOB_BLOCKED;
-    for (bool first = true; !code; first = false) {
-        code = queue_finish(j->db, r->id, r->state, told ? r->error.text : "",
-                            (const char(*)[64])names, count);
+    for (bool first = true;; first = false) {
+        int code = queue_finish(j->db, r->id, r->state, error, names, count);
         if (!code || code == -ENOENT || abandoned(j))
-            break;
+            return code;
         if (first)
             log_write(LOG_LEVEL_ERROR, r->id, "the result cannot be recorded yet: %s",
                       strerror(-code));
         struct timespec pause = {0, 500000000};
         nanosleep(&pause, NULL);
-        code = 0;
     }
-    free(names);
-    if (code)
+}
+
+static void settle(struct task *t)
+{
+    struct jobs *j = t->worker->jobs;
+    struct run *r = &t->run;
+    char(*names)[64] = NULL;
+    int count = 0, code = finish_files(r, &names, &count);
+    if (code) { /* files that may not last are not delivered */
+        count = 0;
+        r->state = JOB_FAILED;
+        err_set(&r->error, code, "the result could not be kept: %s", strerror(-code));
+    }
+    finish_record(j, &t->job, r); /* before anyone can see the end */
+    bool told = r->state == JOB_FAILED || r->state == JOB_BLOCKED;
+    if (record_end(j, r, told ? r->error.text : "", (const char(*)[64])names, count))
         jobs_wake_janitor(j); /* superseded or forgotten: its work folder is to be swept */
+    free(names);
 }
 
 static void end_task(struct task *t)

@@ -324,17 +324,19 @@ static void a_request_that_does_not_fit_is_refused_with_the_bytes(void **state)
 {
     (void)state;
     struct jobs_bench b;
-    bench_start(&b, "[devices]\nmemory = 10000\nbatch = 4\n");
-    b.script.picture_bytes = 5000;
+    bench_start(&b, "[devices]\nmemory = 60000\nbatch = 4\n");
+    b.script.picture_bytes = 30000;
     bench_submit(&b, 1, 0, MODALITY_IMAGE, "prompt = a\ncount = 4\n");
     assert_int_equal(bench_wait(&b, 1).state, JOB_DONE);
     assert_int_equal(b.script.largest_batch, 1); /* four would not fit at once */
     assert_int_equal(b.script.pictures, 4);
-    b.script.picture_bytes = 50000;
+    b.script.picture_bytes = 500000;
     bench_submit(&b, 2, 0, MODALITY_IMAGE, "prompt = b\n");
     struct job_view v = bench_wait(&b, 2);
     assert_int_equal(v.state, JOB_FAILED);
-    assert_contains(v.error, "this request needs 50.0 KB of memory and 9.0 KB are available");
+    assert_contains(v.error, "this request needs 500 KB of memory and 59.0 KB are available");
+    bench_submit(&b, 3, 0, MODALITY_IMAGE, "prompt = c\nsize = 512x512\n");
+    assert_contains(bench_wait(&b, 3).error, "the result needs 786 KB of memory");
     bench_stop(&b);
 }
 
