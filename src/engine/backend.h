@@ -104,7 +104,7 @@ struct backend_ops {
 
 /* The CPU backend; threads 0: OMNIFS_THREADS, else the CPUs this process may use. */
 int cpu_backend_new(int threads, struct backend **out, struct err *e);
-/* DTYPE_BF16 or DTYPE_F32, whichever a short measurement (a few ms, once a process) finds faster
+/* DTYPE_BF16 or DTYPE_F32, whichever a short measurement (a few ms, once a backend) finds faster
  * for products on this machine. */
 enum dtype cpu_fastest_compute(struct backend *b);
 void backend_free(struct backend *b);
