@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -465,6 +466,52 @@ static void a_stop_waits_for_what_is_nearly_done(void **state)
     bench_stop(&b);
 }
 
+/* A daemon with a job that runs, one that waits and one that is finished, killed at that point. */
+static void daemon_to_be_killed(const char *store)
+{
+    struct jobs_bench b;
+    bench_start_at(&b, store, "");
+    b.hold_publications = true;
+    struct job_view v;
+    bench_submit(&b, 1, 0, MODALITY_IMAGE, "prompt = finished\n");
+    do
+        jobs_view(b.jobs, 1, &v);
+    while (v.state != JOB_PUBLISHING);
+    b.script.block = 1;
+    bench_submit(&b, 2, 0, MODALITY_IMAGE, "prompt = running\n");
+    bench_submit(&b, 3, 1, MODALITY_IMAGE, "prompt = waiting\nsteps = 9\n");
+    bench_wait_running(&b, 2);
+    raise(SIGKILL);
+}
+
+static void after_kill_9_every_job_has_exactly_one_result(void **state)
+{
+    (void)state;
+    char store[] = "/tmp/omnifs-test-XXXXXX";
+    struct jobs_bench b;
+    assert_non_null(mkdtemp(store));
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        daemon_to_be_killed(store);
+        _exit(1);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    bench_start_at(&b, store, "");
+    for (int i = 1; i <= 3; i++) {
+        assert_int_equal(bench_wait(&b, i).state, JOB_DONE);
+        assert_int_equal(bench_published(&b, i).times, 1);
+        assert_string_equal(bench_published(&b, i).names, "image.png metadata.json");
+    }
+    assert_int_equal(b.script.pictures, 2); /* the finished one was not drawn again */
+    AUTO_STR struct str log = {0};
+    jobs_log(b.jobs, 2, &log);
+    assert_contains(log.data, "started, attempt 2\n");
+    bench_stop(&b);
+}
+
 static void what_was_finished_is_published_after_a_restart_once(void **state)
 {
     (void)state;
@@ -755,6 +802,7 @@ int main(void)
         cmocka_unit_test(a_missing_reference_fails_when_it_is_final),
         cmocka_unit_test(a_stop_gives_running_jobs_back),
         cmocka_unit_test(a_stop_waits_for_what_is_nearly_done),
+        cmocka_unit_test(after_kill_9_every_job_has_exactly_one_result),
         cmocka_unit_test(what_was_finished_is_published_after_a_restart_once),
         cmocka_unit_test(a_full_disk_fails_the_job_and_not_the_daemon),
         cmocka_unit_test(progress_previews_and_positions_are_seen),

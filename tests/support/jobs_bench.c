@@ -119,16 +119,14 @@ static void open_jobs(struct jobs_bench *b)
         fail_msg("%s", e.text);
 }
 
-void bench_start(struct jobs_bench *b, const char *registry)
+void bench_start_at(struct jobs_bench *b, const char *store, const char *registry)
 {
+    char models[96];
     memset(b, 0, sizeof *b);
     pthread_mutex_init(&b->lock, NULL);
-    strcpy(b->store, "/tmp/omnifs-test-XXXXXX");
-    if (!mkdtemp(b->store))
-        fail_msg("no scratch folder");
+    snprintf(b->store, sizeof b->store, "%s", store);
     snprintf(b->registry_path, sizeof b->registry_path, "%s/registry.ini", b->store);
     bench_registry(b, registry);
-    char models[96];
     make_model(b, "alpha");
     make_model(b, "beta");
     snprintf(models, sizeof models, "%s/models", b->store);
@@ -136,6 +134,14 @@ void bench_start(struct jobs_bench *b, const char *registry)
     script_init(&b->script);
     b->generator = script_generator(&b->script);
     open_jobs(b);
+}
+
+void bench_start(struct jobs_bench *b, const char *registry)
+{
+    char store[] = "/tmp/omnifs-test-XXXXXX";
+    if (!mkdtemp(store))
+        fail_msg("no scratch folder");
+    bench_start_at(b, store, registry);
 }
 
 static void close_jobs(struct jobs_bench *b, double seconds)
