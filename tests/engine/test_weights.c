@@ -312,12 +312,12 @@ static void every_truncation_of_a_file_is_refused(void **state)
     for (size_t n = 0; n <= s.len; n++) {
         AUTO_FREE char *exact = malloc(n + 1); /* so that a sanitizer sees a read past n */
         memcpy(exact, s.data, n);
-        struct safetensors t;
+        struct weights_file t;
         struct err e = {0};
         int code = safetensors_parse("cut", exact, n, &t, &e);
         assert_int_equal(code, n == s.len ? 0 : -EINVAL);
         if (!code)
-            safetensors_close(&t);
+            weights_file_close(&t);
     }
 }
 

@@ -8,7 +8,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static void check(const struct safetensors *s, size_t size)
+static void check(const struct weights_file *s, size_t size)
 {
     size_t sum = 0;
     for (size_t i = 0; i < s->count; i++) {
@@ -29,7 +29,7 @@ static void check(const struct safetensors *s, size_t size)
 
 static void parse(const uint8_t *file, size_t size)
 {
-    struct safetensors s;
+    struct weights_file s;
     struct err e = {0};
     int code = safetensors_parse("fuzz", file, size, &s, &e);
     if (code ? !e.text[0] : !s.path)
@@ -37,7 +37,7 @@ static void parse(const uint8_t *file, size_t size)
     if (code)
         return;
     check(&s, size);
-    safetensors_close(&s);
+    weights_file_close(&s);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -4,8 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cleanup.h"
 #include "base/str.h"
 #include "engine/backend.h"
+#include "engine/weights/half.h"
 #include "engine/weights/usage.h"
 #include "engine/weights/weights.h"
 
@@ -33,16 +35,25 @@ static bool full_name(struct weight_loader *l, char out[NAME_LIMIT], const char 
     return false;
 }
 
-static bool keep(struct weight_loader *l, struct tensor *t)
+static void *grown(void *list, size_t cap)
+{
+    return realloc(list, cap * sizeof(void *));
+}
+
+/* Takes over a tensor and the data made for it (NULL for mapped data). */
+static bool keep(struct weight_loader *l, struct tensor *t, void *expanded)
 {
     if (l->owned_count == l->owned_cap) {
         size_t cap = l->owned_cap ? 2 * l->owned_cap : 64;
-        struct tensor **grown = realloc(l->owned, cap * sizeof(struct tensor *));
-        if (!grown)
+        void *owned = grown(l->owned, cap);
+        l->owned = owned ? owned : l->owned;
+        void *data = owned ? grown(l->expanded, cap) : NULL;
+        l->expanded = data ? data : l->expanded;
+        if (!data)
             return false;
-        l->owned = grown;
         l->owned_cap = cap;
     }
+    l->expanded[l->owned_count] = expanded;
     l->owned[l->owned_count++] = t;
     return true;
 }
@@ -50,6 +61,36 @@ static bool keep(struct weight_loader *l, struct tensor *t)
 static bool same_shape(const struct weights_entry *t, int rank, const int64_t *dims)
 {
     return t->rank == rank && !memcmp(t->dims, dims, (size_t)rank * sizeof *dims);
+}
+
+static uint64_t elements(const struct weights_entry *t)
+{
+    uint64_t n = 1; /* cannot overflow: the reader checked */
+    for (int i = 0; i < t->rank; i++)
+        n *= (uint64_t)t->dims[i];
+    return n;
+}
+
+/* A quantized tensor as fp32 or bf16, a stretch at a time. */
+static int expand(const struct weights_entry *t, enum dtype dtype, void **out, struct err *e)
+{
+    enum { BLOCK = 256, STRETCH = 16 * BLOCK }; /* values; every block divides BLOCK */
+    float values[STRETCH];
+    uint64_t count = elements(t);
+    const uint8_t *from = t->data;
+    size_t bytes;
+    if (!size_mul((size_t)count, dtype_size(dtype), &bytes) || !(*out = malloc(bytes + 1)))
+        return err_set(e, -ENOMEM, "%s: not enough memory to expand tensor '%s'", t->file, t->name);
+    size_t step = count ? t->bytes * BLOCK / (size_t)count : 0;
+    for (uint64_t i = 0; i < count; i += STRETCH) {
+        uint64_t n = count - i < STRETCH ? count - i : STRETCH;
+        t->expand(from + i / BLOCK * step, (int64_t)n, values);
+        for (uint64_t k = 0; dtype == DTYPE_BF16 && k < n; k++)
+            ((uint16_t *)*out)[i + k] = float_to_bfloat(values[k]);
+        if (dtype != DTYPE_BF16)
+            memcpy((float *)*out + i, values, (size_t)n * sizeof *values);
+    }
+    return 0;
 }
 
 static struct tensor *make(struct weight_loader *l, const struct weights_entry *t, int rank,
@@ -66,17 +107,26 @@ static struct tensor *make(struct weight_loader *l, const struct weights_entry *
                 t->file, t->name, t->stored);
         return NULL;
     }
+    AUTO_FREE void *expanded = NULL;
     struct tensor *made = NULL;
-    if (tensor_weight_new(l->backend, t->dtype, rank, dims, l->shapes_only ? NULL : t->data,
-                          l->compute, &made, &l->err))
+    enum dtype dtype = t->expand ? l->compute : t->dtype;
+    const void *data = t->data;
+    if (t->expand && !l->shapes_only) {
+        if (expand(t, dtype, &expanded, &l->err))
+            return NULL;
+        data = expanded;
+    }
+    if (tensor_weight_new(l->backend, dtype, rank, dims, l->shapes_only ? NULL : data, l->compute,
+                          &made, &l->err))
         return NULL;
-    if (!keep(l, made)) {
+    if (!keep(l, made, expanded)) {
         tensor_weight_free(made);
         err_nomem(&l->err);
         return NULL;
     }
-    l->parameters += t->bytes / dtype_size(t->dtype);
-    l->bytes += t->bytes;
+    expanded = NULL;
+    l->parameters += elements(t);
+    l->bytes += t->expand ? elements(t) * dtype_size(dtype) : t->bytes;
     return made;
 }
 
@@ -116,21 +166,18 @@ struct tensor *weight_optional(struct weight_loader *l, int rank, const int64_t 
 
 void weight_loader_free(struct weight_loader *l)
 {
-    for (size_t i = 0; i < l->owned_count; i++)
+    for (size_t i = 0; i < l->owned_count; i++) {
         tensor_weight_free(l->owned[i]);
+        free(l->expanded[i]);
+    }
     free(l->owned);
+    free(l->expanded);
     l->owned = NULL;
+    l->expanded = NULL;
     l->owned_count = l->owned_cap = 0;
 }
 
 /* ---- copies to fp32 ---- */
-
-static float from_bits(uint32_t bits)
-{
-    float f;
-    memcpy(&f, &bits, sizeof f);
-    return f;
-}
 
 static float from_f32(const void *p)
 {
@@ -150,19 +197,14 @@ static float from_bf16(const void *p)
 {
     uint16_t h;
     memcpy(&h, p, sizeof h);
-    return from_bits((uint32_t)h << 16);
+    return bfloat_to_float(h);
 }
 
 static float from_f16(const void *p)
 {
     uint16_t h;
     memcpy(&h, p, sizeof h);
-    uint32_t sign = (uint32_t)(h & 0x8000) << 16, rest = h & 0x7FFF;
-    if (rest >= 0x7C00) /* infinity, NaN */
-        return from_bits(sign | 0x7F800000u | rest << 13);
-    if (rest < 0x0400) /* zero, subnormal: rest · 2^-24 */
-        return (sign ? -1.0f : 1.0f) * (float)rest * 0x1p-24f;
-    return from_bits(sign | ((rest << 13) + 0x38000000u));
+    return half_to_float(h);
 }
 
 static const struct reading {
@@ -175,6 +217,13 @@ static const struct reading {
 static int copy_f32(struct weight_loader *l, float *dst, int64_t count,
                     const struct weights_entry *t)
 {
+    if (t->expand && (uint64_t)count == elements(t)) {
+        if (!l->shapes_only)
+            t->expand(t->data, count, dst);
+        l->parameters += (uint64_t)count;
+        l->bytes += t->bytes;
+        return 0;
+    }
     for (size_t i = 0; i < sizeof readings / sizeof *readings; i++) {
         const struct reading *r = &readings[i];
         if (strcmp(r->stored, t->stored) != 0)

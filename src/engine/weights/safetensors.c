@@ -1,13 +1,10 @@
 #include "engine/weights/safetensors.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 
 #include "base/cleanup.h"
 #include "base/str.h"
@@ -43,7 +40,7 @@ static const struct word *find_word(const char *name)
 
 /* What is needed to read one header. */
 struct reader {
-    struct safetensors *out;
+    struct weights_file *out;
     const uint8_t *data; /* after the header */
     uint64_t data_bytes;
     struct err *e;
@@ -127,7 +124,7 @@ static int by_place(const void *a, const void *b)
 /* Every byte of data belongs to exactly one tensor. */
 static int check_cover(struct reader *r)
 {
-    struct safetensors *s = r->out;
+    struct weights_file *s = r->out;
     if (s->count)
         qsort(s->entries, s->count, sizeof *s->entries, by_place);
     const uint8_t *end = r->data;
@@ -149,7 +146,7 @@ static int check_cover(struct reader *r)
 /* Tensors that the file places at odd addresses get aligned copies. */
 static int align(struct reader *r)
 {
-    struct safetensors *s = r->out;
+    struct weights_file *s = r->out;
     for (size_t i = 0; i < s->count; i++) {
         struct weights_entry *t = &s->entries[i];
         if (!t->bytes || (uintptr_t)t->data % find_word(t->stored)->bytes == 0)
@@ -168,7 +165,7 @@ static int align(struct reader *r)
 
 static int read_header(struct reader *r, json_t *root)
 {
-    struct safetensors *s = r->out;
+    struct weights_file *s = r->out;
     size_t most = json_object_size(root);
     s->entries = calloc(most + 1, sizeof *s->entries);
     s->copies = calloc(most + 1, sizeof *s->copies);
@@ -211,10 +208,10 @@ static size_t header_bytes(const char *path, const uint8_t *bytes, size_t size, 
     return 0;
 }
 
-int safetensors_parse(const char *path, const void *bytes, size_t size, struct safetensors *out,
+int safetensors_parse(const char *path, const void *bytes, size_t size, struct weights_file *out,
                       struct err *e)
 {
-    *out = (struct safetensors){.path = strdup(path)};
+    *out = (struct weights_file){.path = strdup(path)};
     if (!out->path)
         return err_nomem(e);
     size_t header = header_bytes(path, bytes, size, e);
@@ -230,44 +227,6 @@ int safetensors_parse(const char *path, const void *bytes, size_t size, struct s
         json_decref(root);
     }
     if (code)
-        safetensors_close(out);
+        weights_file_close(out);
     return code;
-}
-
-int safetensors_open(const char *path, struct safetensors *out, struct err *e)
-{
-    AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    struct stat st;
-    if (fd < 0 || fstat(fd, &st))
-        return err_set(e, -errno, "%s: %s", path, strerror(errno));
-    if (!S_ISREG(st.st_mode))
-        return err_set(e, -EINVAL, "%s is not a regular file", path);
-    size_t size = (size_t)st.st_size;
-    if (size == 0)
-        return err_set(e, -EINVAL, "%s is empty", path);
-    void *map = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (map == MAP_FAILED)
-        return err_set(e, -errno, "%s: cannot be mapped: %s", path, strerror(errno));
-    int code = safetensors_parse(path, map, size, out, e);
-    if (code) {
-        munmap(map, size);
-        return code;
-    }
-    out->map = map;
-    out->map_size = size;
-    return 0;
-}
-
-void safetensors_close(struct safetensors *s)
-{
-    for (size_t i = 0; i < s->count; i++) {
-        free((char *)s->entries[i].name);
-        free(s->copies[i]);
-    }
-    free(s->entries);
-    free(s->copies);
-    free(s->path);
-    if (s->map)
-        munmap(s->map, s->map_size);
-    *s = (struct safetensors){0};
 }

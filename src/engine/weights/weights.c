@@ -12,14 +12,14 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/str.h"
-#include "engine/weights/safetensors.h"
+#include "engine/weights/file.h"
 #include "engine/weights/usage.h"
 
 enum { INDEX_LIMIT = 32 << 20, SHARD_LIMIT = 4096 };
 
 struct weights {
-    char *path;                /* the file or the index */
-    struct safetensors *files; /* [file_count] */
+    char *path;                 /* the file or the index */
+    struct weights_file *files; /* [file_count] */
     size_t file_count;
     const struct weights_entry **entries; /* [count], sorted by name */
     bool *used;                           /* [count] */
@@ -101,11 +101,11 @@ static int merge(struct weights *w, struct err *e)
 
 static int open_file(struct weights *w, const char *path, struct err *e)
 {
-    struct safetensors *grown = realloc(w->files, (w->file_count + 1) * sizeof *w->files);
+    struct weights_file *grown = realloc(w->files, (w->file_count + 1) * sizeof *w->files);
     if (!grown)
         return err_nomem(e);
     w->files = grown;
-    int code = safetensors_open(path, &w->files[w->file_count], e);
+    int code = weights_file_open(path, &w->files[w->file_count], e);
     w->file_count += code == 0;
     return code;
 }
@@ -223,7 +223,7 @@ void weights_close(struct weights *w)
     if (!w)
         return;
     for (size_t i = 0; i < w->file_count; i++)
-        safetensors_close(&w->files[i]);
+        weights_file_close(&w->files[i]);
     free(w->files);
     free(w->entries);
     free(w->used);

@@ -20,12 +20,14 @@ struct weights_entry {
     const char *name;
     const char *file; /* path, for messages */
     char stored[12];  /* the file's dtype word: "F32", "BF16", "F16", "I64" … */
-    bool usable;      /* stored as F32, BF16 or F16 */
+    bool usable;      /* stored as F32, BF16 or F16, or can be expanded */
     enum dtype dtype;
     int rank;
     int64_t dims[8];
     const void *data; /* mapped, at least element-aligned or copied so */
     size_t bytes;
+    /* Quantized (GGUF): writes `values` numbers as fp32; NULL where the data is of `dtype`. */
+    void (*expand)(const void *blocks, int64_t values, float *out);
 };
 
 /* `path`: a file (.safetensors or an index), or a folder in which `stem` is looked for
@@ -54,6 +56,7 @@ struct weight_loader {
     struct err err;     /* the first failure: file, tensor, found, expected */
     uint64_t parameters, bytes;
     struct tensor **owned; /* every tensor made, for weight_loader_free */
+    void **expanded;       /* [owned_cap]: a tensor's expanded data, or NULL */
     size_t owned_count, owned_cap;
 };
 struct tensor *weight(struct weight_loader *l, int rank, const int64_t *dims, const char *fmt, ...)

@@ -1,0 +1,25 @@
+/* Block formats of GGUF: rows of values in blocks that share scales. Sources: ggml-org/ggml,
+ * ggml-common.h (layouts), ggml-quants.c (values). Little-endian. */
+#ifndef OMNI_QUANT_H
+#define OMNI_QUANT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "engine/ops.h"
+
+struct quant_type {
+    uint32_t id;      /* in a GGUF file */
+    const char *name; /* "Q4_K" */
+    int block_values; /* 1: not in blocks */
+    size_t block_bytes;
+    bool plain; /* stored as `dtype` */
+    enum dtype dtype;
+    /* `values` is a multiple of block_values; NULL for plain types and those not supported. */
+    void (*expand)(const void *blocks, int64_t values, float *out);
+};
+
+/* NULL for an unknown id. */
+const struct quant_type *quant_find(uint32_t id);
+
+#endif

@@ -1,0 +1,133 @@
+/* GGUF files: what the gguf package wrote is read the same, and damage ends in a sentence. */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "engine/backend.h"
+#include "engine/weights/gguf.h"
+#include "engine/weights/weights.h"
+
+#define FILE_NAME "tests/engine/golden/gguf/small.gguf"
+#define EXPECTED  "tests/engine/golden/gguf/small.f32"
+
+static const struct {
+    const char *name;
+    int64_t rows, columns;
+} tensors[] = {{"q.Q8_0", 3, 64},  {"q.Q4_0", 3, 64}, {"q.Q4_K", 3, 512}, {"q.Q5_K", 3, 512},
+               {"q.Q6_K", 3, 512}, {"f.F32", 4, 6},   {"f.F16", 4, 6}};
+
+static char *contents(const char *path, size_t *size)
+{
+    char *data = NULL;
+    struct err e = {0};
+    if (file_read(AT_FDCWD, path, 1 << 20, &data, size, &e) != 0)
+        fail_msg("%s", e.text);
+    return data;
+}
+
+static void every_block_format_expands_to_the_reference_values(void **state)
+{
+    (void)state;
+    struct weights *w;
+    struct err e = {0};
+    size_t size, at = 0;
+    AUTO_FREE float *expected = (float *)contents(EXPECTED, &size);
+    if (weights_open(FILE_NAME, "", &w, &e) != 0)
+        fail_msg("%s", e.text);
+    struct weight_loader l = {.weights = w};
+    for (size_t i = 0; i < ARRAY_LEN(tensors); i++) {
+        int64_t n = tensors[i].rows * tensors[i].columns;
+        AUTO_FREE float *values = calloc((size_t)n, sizeof(float));
+        const struct weights_entry *t = weights_find(w, tensors[i].name);
+        assert_non_null(t);
+        assert_int_equal(t->rank, 2);
+        assert_int_equal(t->dims[0], tensors[i].rows);
+        assert_int_equal(t->dims[1], tensors[i].columns);
+        assert_string_equal(t->stored, tensors[i].name + 2);
+        assert_int_equal(weight_to_f32(&l, values, n, "%s", tensors[i].name), 0);
+        for (int64_t k = 0; k < n; k++)
+            assert_float_equal(values[k], expected[at + (size_t)k], 1e-6);
+        at += (size_t)n;
+    }
+    assert_int_equal(at * sizeof(float), size);
+    weights_close(w);
+}
+
+static void a_quantized_weight_serves_in_products(void **state)
+{
+    (void)state;
+    struct weights *w;
+    struct err e = {0};
+    size_t size;
+    AUTO_FREE float *expected = (float *)contents(EXPECTED, &size);
+    struct backend *b;
+    assert_int_equal(cpu_backend_new(1, &b, &e), 0);
+    assert_int_equal(weights_open(FILE_NAME, "", &w, &e), 0);
+    struct weight_loader l = {.weights = w, .backend = b, .compute = DTYPE_F32};
+    struct tensor *t = weight(&l, SHAPE(3, 64), "q.Q4_0");
+    if (!t)
+        fail_msg("%s", l.err.text);
+    struct ops *o = ops_new(b, DTYPE_F32, 1 << 20, &e);
+    float one[64] = {0}, y[3];
+    one[5] = 1; /* picks column 5 */
+    struct tensor *x = op_from_host(o, DTYPE_F32, SHAPE(1, 64), one);
+    assert_int_equal(op_to_host(o, op_linear(o, x, t, NULL, ACT_NONE), y, sizeof y), 0);
+    for (int i = 0; i < 3; i++)
+        assert_float_equal(y[i], expected[3 * 64 + 64 * i + 5], 1e-6);
+    ops_free(o);
+    weight_loader_free(&l);
+    weights_close(w);
+    backend_free(b);
+}
+
+static void every_truncation_is_an_error(void **state)
+{
+    (void)state;
+    size_t size;
+    AUTO_FREE char *file = contents(FILE_NAME, &size);
+    for (size_t n = 0; n + 32 < size; n++) { /* the last bytes pad the last tensor */
+        AUTO_FREE char *cut = malloc(n + 1);
+        memcpy(cut, file, n);
+        struct weights_file f;
+        struct err e = {0};
+        assert_true(gguf_parse("cut.gguf", cut, n, &f, &e) < 0);
+        assert_true(e.text[0] != '\0');
+    }
+}
+
+static void every_damaged_byte_of_the_header_is_survived(void **state)
+{
+    (void)state;
+    size_t size;
+    AUTO_FREE char *file = contents(FILE_NAME, &size);
+    for (size_t i = 0; i < 600; i++)
+        for (int bit = 0; bit < 8; bit++) {
+            struct weights_file f;
+            struct err e = {0};
+            file[i] ^= (char)(1 << bit);
+            if (gguf_parse("odd.gguf", file, size, &f, &e) == 0)
+                weights_file_close(&f);
+            else
+                assert_true(e.text[0] != '\0');
+            file[i] ^= (char)(1 << bit);
+        }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_block_format_expands_to_the_reference_values),
+        cmocka_unit_test(a_quantized_weight_serves_in_products),
+        cmocka_unit_test(every_truncation_is_an_error),
+        cmocka_unit_test(every_damaged_byte_of_the_header_is_survived),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
