@@ -6,6 +6,7 @@
  *     handles.c   what the kernel holds: lookup counts, open files, sizes being written
  *     virtual.c   status, log, wait, cancel, .omnifs/: files whose text is made when opened
  *     trigger.c   when is a folder submitted: events, debounce
+ *     hand.c      the thread through which the daemon uses its own mount
  *     publish.c   finished artifacts appear through the mount itself, so that inotify fires
  *
  * No handler ever waits for a worker or a publish, and no lock is held over a system call on the

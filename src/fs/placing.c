@@ -1,13 +1,10 @@
 #include "fs/placing.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
-#include "base/cleanup.h"
 #include "base/log.h"
 
 void placing_init(struct placing *p, struct tree *tree)
@@ -56,7 +53,7 @@ static bool slot_taken(struct placing *p)
 }
 
 /* A user's own file has the name of an artifact: it is kept as NAME~, or NAME.~1~ … */
-static int keep_users_file(int dir, const char *name)
+static int keep_users_file(struct hand *hand, const char *name)
 {
     char kept[TREE_NAME_MAX + 1];
     for (int i = 0; i < 100; i++) {
@@ -64,54 +61,51 @@ static int keep_users_file(int dir, const char *name)
             snprintf(kept, sizeof kept, "%s~", name);
         else
             snprintf(kept, sizeof kept, "%s.~%d~", name, i);
-        if (!renameat2(dir, name, dir, kept, RENAME_NOREPLACE)) {
+        int r = hand_rename(hand, name, kept);
+        if (!r)
             log_info("%s was a user's file: kept as %s", name, kept);
-            return 0;
-        }
-        if (errno != EEXIST)
-            return -errno;
+        if (r != -EEXIST)
+            return r;
     }
     return -EEXIST;
 }
 
 /* An artifact of the same name is replaced in one step by CREATE (its name is hidden from this
  * thread's LOOKUP), so that a preview never disappears between two. */
-static int make_way(struct placing *p, int dir, int64_t folder, const char *name)
+static int make_way(struct placing *p, struct hand *hand, int64_t folder, const char *name)
 {
     struct node n;
     int r = tree_lookup(p->tree, folder, name, &n);
     if (r)
         return r == -ENOENT ? 0 : r;
-    return n.artifact ? 0 : keep_users_file(dir, name);
+    return n.artifact ? 0 : keep_users_file(hand, name);
 }
 
-static int create(struct placing *p, int dir, int64_t folder, const struct placed_file *f)
+static int create(struct placing *p, struct hand *hand, int64_t folder, const struct placed_file *f)
 {
     slot_set(p, folder, f);
-    AUTO_FD int fd =
-        openat(dir, f->name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0444);
-    int r = fd < 0 ? -errno : 0;
+    int r = hand_create(hand, f->name);
     bool taken = slot_taken(p);
     slot_set(p, 0, NULL);
     if (r || taken)
         return r;
     /* An empty file was made as if by a user. */
-    unlinkat(dir, f->name, 0);
+    hand_unlink(hand, f->name);
     log_error("the mount does not recognise its own publisher (is it in another pid namespace?): "
               "results cannot be delivered");
     return -EPROTO;
 }
 
-int place_file(struct placing *p, int dir, int64_t folder, const struct placed_file *f)
+int place_file(struct placing *p, struct hand *hand, int64_t folder, const struct placed_file *f)
 {
     struct node n;
     if (!tree_lookup(p->tree, folder, f->name, &n) && n.artifact && !strcmp(n.origin, f->origin))
         return 0; /* made visible before a crash */
     int r = -EEXIST;
     for (int i = 0; r == -EEXIST && i < 8; i++) { /* a user may be as quick as we are */
-        r = make_way(p, dir, folder, f->name);
+        r = make_way(p, hand, folder, f->name);
         if (!r)
-            r = create(p, dir, folder, f);
+            r = create(p, hand, folder, f);
     }
     return r;
 }

@@ -6,6 +6,7 @@
 #include <pthread.h>
 
 #include "fs/fs.h"
+#include "fs/hand.h"
 
 struct placed_file {
     const char *name, *path, *origin;
@@ -25,10 +26,10 @@ struct placing {
 
 void placing_init(struct placing *p, struct tree *tree);
 void placing_destroy(struct placing *p);
-/* By the publishing thread: `dir` is a descriptor of the folder. Does nothing when the file is
+/* By the publishing thread; the hand is in the folder. Does nothing when the file is
  * there already (from before a crash). 0, or the negative errno of the system call that failed;
  * -EPROTO when the mount took us for a user. */
-int place_file(struct placing *p, int dir, int64_t folder, const struct placed_file *f);
+int place_file(struct placing *p, struct hand *hand, int64_t folder, const struct placed_file *f);
 /* By the handlers: is this the file that is being placed? */
 bool placing_take(struct placing *p, int64_t parent, const char *name, struct publish_slot *out);
 

@@ -1,24 +1,22 @@
 /* Finished files appear through the mount itself, because only that fires inotify.
  *
- * One thread creates each file by name in its own mount. The CREATE handler recognises the thread
- * (publisher_is_caller), takes the finished file from publisher_slot and links it into the tree:
- * the file is complete when its name appears, and no byte crosses FUSE. Artifacts come first,
- * metadata.json last. Handlers never wait for this thread, and it holds no lock across a system
- * call on the mount; so neither can block the other. */
+ * One thread has each file created by name in our own mount, by the hand (hand.h). The CREATE
+ * handler recognises the hand (publisher_is_caller), takes the finished file from publisher_slot
+ * and links it into the tree: the file is complete when its name appears, and no byte crosses FUSE.
+ * Artifacts come first, metadata.json last. Handlers never wait for this thread, and it holds no
+ * lock across a system call on the mount; so neither can block the other. */
 #include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "fs/fs.h"
-#include "fs/own_mount.h"
+#include "fs/hand.h"
 #include "fs/placing.h"
 
 #define SLOW_SECONDS  10   /* a publish that takes longer is worth a line in the log */
@@ -43,9 +41,10 @@ struct retry {
 
 struct publisher {
     struct fs *fs;
-    struct own_mount mount;
+    const char *mountpoint;
+    struct hand *hand; /* from publisher_start on */
     pthread_t thread, watchdog;
-    atomic_int tid;
+    atomic_int tid; /* the hand's */
     pthread_mutex_t lock;
     pthread_cond_t wake, watch;
     bool started; /* the threads; for the thread that starts and stops them */
@@ -74,14 +73,34 @@ bool publisher_slot(struct fs *fs, int64_t parent, const char *name, struct publ
 
 /* ---- the files of a job ---- */
 
-static void remove_stale(struct publisher *p, int dir, int64_t folder, const char *name)
+#define RENAME_RETRIES 16
+
+/* Goes to the folder by the name it has now. A rename may fall between asking for the name and
+ * opening it: the hand compares inode numbers. */
+static int enter(struct publisher *p, int64_t folder)
+{
+    int r = -ENOENT;
+    for (int i = 0; r == -ENOENT && i < RENAME_RETRIES; i++) {
+        struct node n;
+        enum modality modality;
+        char path[TREE_NAME_MAX + 32];
+        if (tree_get(p->fs->tree, folder, &n) || !fs_is_job_folder(&n) ||
+            !fs_modality_of(n.parent, &modality))
+            return -ENOENT;
+        snprintf(path, sizeof path, "%s/%s", modality_names[modality], n.name);
+        r = hand_enter(p->hand, path, folder);
+    }
+    return r;
+}
+
+static void remove_stale(struct publisher *p, int64_t folder, const char *name)
 {
     struct node n;
     if (!tree_lookup(p->fs->tree, folder, name, &n) && n.artifact)
-        unlinkat(dir, name, 0);
+        hand_unlink(p->hand, name);
 }
 
-static int publish_files(struct publisher *p, int dir, const struct publication *b)
+static int publish_files(struct publisher *p, const struct publication *b)
 {
     for (int last = 0; last < 2; last++) {
         for (int i = 0; i < b->count; i++) {
@@ -89,23 +108,26 @@ static int publish_files(struct publisher *p, int dir, const struct publication 
             if ((strcmp(file->name, METADATA) == 0) != last)
                 continue;
             struct placed_file f = {file->name, file->path, b->id, b->uid, b->gid};
-            int r = place_file(&p->placing, dir, b->folder, &f);
+            int r = place_file(&p->placing, p->hand, b->folder, &f);
             if (r)
                 return r;
         }
         if (last)
             break;
         for (int i = 0; i < b->stale_count; i++)
-            remove_stale(p, dir, b->folder, b->stale[i]);
-        remove_stale(p, dir, b->folder, PREVIEW);
+            remove_stale(p, b->folder, b->stale[i]);
+        remove_stale(p, b->folder, PREVIEW);
     }
     return 0;
 }
 
 static int publish(struct publisher *p, const struct publication *b)
 {
-    AUTO_FD int dir = own_mount_open(&p->mount, p->fs, b->folder);
-    int r = dir < 0 ? dir : publish_files(p, dir, b);
+    int r = enter(p, b->folder);
+    if (!r) {
+        r = publish_files(p, b);
+        hand_leave(p->hand);
+    }
     /* The folder was removed while its files appeared. */
     struct node n;
     if (r && r != -ENOTCONN && (tree_get(p->fs->tree, b->folder, &n) || !n.parent))
@@ -246,10 +268,10 @@ static void show_preview(struct publisher *p, struct preview *w)
         struct node n;
         struct placed_file f = {PREVIEW, w->path, w->origin, v.uid, 0};
         begin(p, w->job_id);
-        AUTO_FD int dir = own_mount_open(&p->mount, p->fs, w->folder);
-        if (dir >= 0 && !tree_get(p->fs->tree, w->folder, &n)) {
+        if (!tree_get(p->fs->tree, w->folder, &n) && !enter(p, w->folder)) {
             f.gid = n.st.st_gid;
-            place_file(&p->placing, dir, w->folder, &f);
+            place_file(&p->placing, p->hand, w->folder, &f);
+            hand_leave(p->hand);
         }
         end(p);
     }
@@ -308,7 +330,6 @@ static struct timespec timespec_at(double seconds)
 static void *run(void *arg)
 {
     struct publisher *p = arg;
-    atomic_store(&p->tid, gettid());
     bool connected = true, stop = false;
     while (connected && !stop) {
         pthread_mutex_lock(&p->lock);
@@ -387,7 +408,7 @@ int publisher_new(struct fs *fs, const char *mountpoint)
     if (!p)
         return -ENOMEM;
     p->fs = fs;
-    p->mount.path = mountpoint;
+    p->mountpoint = mountpoint;
     placing_init(&p->placing, fs->tree);
     p->woken = true; /* a crash may have left results to deliver */
     pthread_mutex_init(&p->lock, NULL);
@@ -404,14 +425,18 @@ int publisher_new(struct fs *fs, const char *mountpoint)
 int publisher_start(struct fs *fs)
 {
     struct publisher *p = fs->publisher;
-    int r = pthread_create(&p->watchdog, NULL, watch, p);
+    int r = hand_new(p->mountpoint, &p->hand);
     if (r)
-        return -r;
-    r = pthread_create(&p->thread, NULL, run, p);
+        return r;
+    atomic_store(&p->tid, hand_tid(p->hand));
+    r = -pthread_create(&p->watchdog, NULL, watch, p);
+    if (r)
+        return r;
+    r = -pthread_create(&p->thread, NULL, run, p);
     if (r)
         stop_watchdog(p);
     p->started = !r;
-    return -r;
+    return r;
 }
 
 void publisher_wake(struct fs *fs)
@@ -438,8 +463,10 @@ void publisher_stop(struct fs *fs)
         p->started = false;
         pthread_join(p->thread, NULL);
         stop_watchdog(p);
-        atomic_store(&p->tid, 0); /* the kernel may give the id to someone else */
     }
+    atomic_store(&p->tid, 0); /* the kernel may give the id to someone else */
+    hand_free(p->hand);
+    p->hand = NULL;
 }
 
 void publisher_free(struct fs *fs)

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "fs/fs.h"
+#include "fs/hand.h"
 #include "fs/handles.h"
 #include "fs/ops.h"
 #include "fs/passthrough.h"
@@ -60,12 +61,27 @@ static void raise_read_ahead(dev_t dev)
         log_debug("%s: %s", path, strerror(errno));
 }
 
+struct question {
+    const char *path;
+    struct stat st;
+    int result;
+};
+
+static void ask_stat(void *arg)
+{
+    struct question *q = arg;
+    q->result = stat(q->path, &q->st) ? -errno : 0;
+}
+
 /* The first stat of the root is answered after INIT: then the mount works. */
 static void *announce(void *arg)
 {
     struct readiness *w = arg;
-    struct stat st;
-    if (stat(w->mount->mountpoint, &st) || st.st_ino != TREE_ROOT || st.st_dev == w->before)
+    struct question q = {.path = w->mount->mountpoint};
+    if (hand_run_once(ask_stat, &q) || q.result)
+        return NULL;
+    struct stat st = q.st;
+    if (st.st_ino != TREE_ROOT || st.st_dev == w->before)
         return NULL;
     if (geteuid() == 0)
         raise_read_ahead(st.st_dev);
@@ -215,6 +231,13 @@ int fs_serve(struct fs *fs, const struct fs_mount *m, struct err *e)
     return r;
 }
 
+static void ask_statvfs(void *arg)
+{
+    struct question *q = arg;
+    struct statvfs st;
+    q->result = statvfs(q->path, &st) ? -errno : 0;
+}
+
 void fs_stop(struct fs *fs)
 {
     pthread_mutex_lock(&fs->session_lock);
@@ -223,7 +246,7 @@ void fs_stop(struct fs *fs)
     pthread_mutex_unlock(&fs->session_lock);
     /* The loop's threads sleep in read(2) until a request comes: here is one. If the loop ends
      * without answering it, unmounting does. */
-    struct statvfs st;
-    if (fs->mountpoint && statvfs(fs->mountpoint, &st))
-        log_debug("%s: %s", fs->mountpoint, strerror(errno));
+    struct question q = {.path = fs->mountpoint};
+    if (fs->mountpoint)
+        hand_run_once(ask_statvfs, &q);
 }
