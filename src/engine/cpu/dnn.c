@@ -182,6 +182,8 @@ static dnnl_status_t describe_conv(const struct dnn_shape *s, dnnl_primitive_att
 static int describe(struct dnn *d, const struct dnn_shape *shape, const dnnl_memory_desc_t *layout,
                     dnnl_primitive_desc_t *out, struct err *e)
 {
+    if (shape->threads < 1)
+        return err_set(e, -EINVAL, "a product needs a number of threads");
     dnnl_primitive_attr_t attr = NULL;
     dnnl_status_t s = make_attributes((enum activation)shape->act, &attr);
     if (s == dnnl_success && shape->conv)

@@ -190,8 +190,13 @@ void cpu_linear(struct ops *o, struct tensor *y, const struct tensor *x, const s
     l.layout = packed ? &cw->layout : NULL;
     l.widen = !packed && w->dtype != l.type;
     l.bias = bias ? bias->data : NULL;
-    l.shape = (struct dnn_shape){
-        .type = l.type, .bias = bias != NULL, .act = act, .packed = packed, .k = k, .ldy = n};
+    l.shape = (struct dnn_shape){.type = l.type,
+                                 .threads = l.c->threads,
+                                 .bias = bias != NULL,
+                                 .act = act,
+                                 .packed = packed,
+                                 .k = k,
+                                 .ldy = n};
     l.shape.ldw = l.widen || packed ? k : w->strides[0];
     choose_items(&l);
     choose_blocks(&l);
