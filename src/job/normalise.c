@@ -222,18 +222,22 @@ static int check_sampling(struct context *c)
     return 0;
 }
 
+/* A request may be stricter than its profile; less strict only where the operator says so. */
 static int check_permissions(struct context *c)
 {
     struct request *r = c->r;
+    const struct registry_safety *s = &c->registry->safety;
     if (!given(c, KEY_SAFETY_LEVEL))
         r->safety_level = c->p->safety_level;
-    else if (r->safety_level == SAFETY_OFF && !c->registry->safety.allow_off)
+    if (r->safety_level < c->p->safety_level && !s->allow_off)
         return at_key(c, KEY_SAFETY_LEVEL,
-                      "safety_level off is not allowed here (allow_off in "
-                      "registry.ini); use standard or strict");
+                      "safety_level %s is below the %s of profile %s, which is not allowed here "
+                      "(allow_off in registry.ini)",
+                      safety_level_names[r->safety_level], safety_level_names[c->p->safety_level],
+                      c->p->name);
     if (!given(c, KEY_WATERMARK))
         r->watermark = c->p->watermark;
-    else if (!r->watermark && !c->registry->safety.allow_no_watermark)
+    if (!r->watermark && c->p->watermark && !s->allow_no_watermark)
         return at_key(c, KEY_WATERMARK,
                       "watermark no is not allowed here (allow_no_watermark in "
                       "registry.ini); use yes");

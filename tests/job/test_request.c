@@ -232,9 +232,12 @@ static void every_mistake_is_told_with_its_line(void **state)
          ":2: profile video_default makes video, not image"},
         {"prompt = a\nlora = style:0.8\n", ":2: lora is part of the format, but this version of "
                                            "omnifs cannot apply one yet"},
-        {"prompt = a\nsafety_level = off\n",
-         ":2: safety_level off is not allowed here (allow_off in registry.ini); use standard or "
-         "strict"},
+        {"prompt = a\nsafety_level = off\n", ":2: safety_level off is below the standard of "
+                                             "profile image_default, which is not allowed "
+                                             "here (allow_off in registry.ini)"},
+        {"prompt = a\nprofile = image_small\nsafety_level = standard\n",
+         ":3: safety_level standard is below the strict of profile image_small, which is not "
+         "allowed here (allow_off in registry.ini)"},
         {"prompt = a\nwatermark = no\n", ":2: watermark no is not allowed here (allow_no_watermark "
                                          "in registry.ini); use yes"},
         {"prompt = a\nreturn_format = mp4\n",
@@ -403,6 +406,7 @@ static void metadata_gives_the_same_request_again(void **state)
                          "18446744073709551615\nsteps = 7\nguidance = 3.1\ncount = 2\n"
                          "return_format = webp\nquality = 71\nscheduler = ddim\n"},
         {MODALITY_IMAGE, "prompt = a\nimage = b.png, c.png\nmask = m.png\nstrength = 0.37\n"},
+        {MODALITY_IMAGE, "prompt = a\nprofile = image_small\n"}, /* its own watermark and level */
         {MODALITY_VIDEO, "prompt = a\nseconds = 1\nreturn_format = png\n"},
         {MODALITY_GIF, "prompt = a\nloop = 3\npalette = 16\ndither = floyd\n"},
         {MODALITY_GIF, "video = clip.mp4\nfps = 7.5\n"},
