@@ -197,6 +197,18 @@ static void one_backend_serves_many_shapes_to_several_threads(void **state)
     backend_free(b);
 }
 
+static void bf16_products_are_found_where_the_processor_has_them(void **state)
+{
+    struct backend *b;
+    (void)state;
+    assert_int_equal(cpu_backend_new(0, &b, NULL), 0);
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx512bf16") && !getenv("ONEDNN_MAX_CPU_ISA"))
+        assert_true(cpu_of(b)->has_bf16);
+#endif
+    backend_free(b);
+}
+
 static void the_fastest_compute_type_is_measured_quickly_and_kept(void **state)
 {
     struct backend *b;
@@ -241,6 +253,7 @@ int main(void)
         cmocka_unit_test(half_types_convert_exactly_and_round_to_even),
         cmocka_unit_test(small_products_of_every_instruction_set_agree),
         cmocka_unit_test(one_backend_serves_many_shapes_to_several_threads),
+        cmocka_unit_test(bf16_products_are_found_where_the_processor_has_them),
         cmocka_unit_test(the_fastest_compute_type_is_measured_quickly_and_kept),
         cmocka_unit_test(the_bench_reports_rows_until_it_is_told_to_stop),
     };

@@ -97,6 +97,7 @@ static int choose_threads(int asked, int *out, struct err *e)
 static struct dnn_shape probe_shape(enum dtype type)
 {
     return (struct dnn_shape){.type = type,
+                              .threads = 1,
                               .m = PROBE_ROWS,
                               .n = PROBE_SIDE,
                               .k = PROBE_SIDE,
