@@ -317,7 +317,7 @@ static void what_is_not_supported_is_refused_by_name(void **state)
         struct parts parts;
         const char *message;
     } faults[] = {
-        {{.normalizer = "{\"type\":\"Lowercase\"}"}, "normalizer of type 'Lowercase'"},
+        {{.normalizer = "{\"type\":\"Strip\"}"}, "normalizer of type 'Strip'"},
         {{.normalizer = "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFKC\"}]}"}, "'NFKC'"},
         {{.pre = "null"}, "no ByteLevel"},
         {{.pre = "{\"type\":\"Metaspace\"}"}, "'Metaspace'"},
@@ -339,7 +339,9 @@ static void what_is_not_supported_is_refused_by_name(void **state)
         {{.added = "{\"id\":-1,\"content\":\"x\"}"}, "no id from 0"},
         {{.model = "\"dropout\":0.1,"}, "dropout"},
         {{.model = "\"byte_fallback\":true,"}, "byte_fallback"},
-        {{.model = "\"end_of_word_suffix\":\"</w>\","}, "end_of_word_suffix '</w>'"},
+        {{.model = "\"continuing_subword_prefix\":\"##\","}, "continuing_subword_prefix '##'"},
+        {{.model = "\"end_of_word_suffix\":\"</w>\","}, "byte 0x00 at the end of a word"},
+        {{.model = "\"end_of_word_suffix\":\"</w>\",\"ignore_merges\":true,"}, "and ignore_merges"},
         {{.merges = "\"a q b\""}, "merge 0 is neither"},
         {{.merges = "3"}, "merge 0 is neither"},
         {{.merges = "\"a b\" \"a b\""}, "does not end with ','"},

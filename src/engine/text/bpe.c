@@ -19,8 +19,9 @@ struct merge {
     int32_t id;
 };
 
-#define NO_PAIR UINT64_MAX
-#define NONE    UINT32_MAX
+#define NO_PAIR      UINT64_MAX
+#define NONE         UINT32_MAX
+#define SUFFIX_LIMIT 15
 
 /* Both tables are open-addressed, at most half full, a power of two long. */
 struct bpe {
@@ -33,6 +34,8 @@ struct bpe {
     size_t merge_mask, merge_count, merge_max;
     uint64_t seed; /* so that a file cannot aim at one slot */
     int32_t bytes[256];
+    char suffix[SUFFIX_LIMIT + 1];
+    int32_t last_bytes[256]; /* with the suffix */
     int32_t last_id;
     bool ignore_merges;
 };
@@ -93,6 +96,16 @@ struct bpe *bpe_new(size_t tokens, size_t merges, bool ignore_merges)
     b->last_id = -1;
     b->ignore_merges = ignore_merges;
     return b;
+}
+
+int bpe_end_of_word(struct bpe *b, const char *suffix, struct err *e)
+{
+    size_t n = strlen(suffix);
+    if (n > SUFFIX_LIMIT || (n && b->ignore_merges))
+        return err_set(e, -ENOTSUP, "BPE with end_of_word_suffix '%.20s'%s is not supported",
+                       suffix, b->ignore_merges ? " and ignore_merges" : "");
+    memcpy(b->suffix, suffix, n + 1);
+    return 0;
 }
 
 void bpe_free(struct bpe *b)
@@ -222,15 +235,18 @@ static size_t spell_byte(unsigned byte, char out[2])
 
 int bpe_finish(struct bpe *b, struct err *e)
 {
+    size_t suffix = strlen(b->suffix);
     for (unsigned byte = 0; byte < 256; byte++) {
-        char text[2];
+        char text[2 + SUFFIX_LIMIT];
         size_t n = spell_byte(byte, text);
+        memcpy(text + n, b->suffix, suffix);
         b->bytes[byte] = bpe_id(b, text, n);
-        if (b->bytes[byte] < 0)
+        b->last_bytes[byte] = bpe_id(b, text, n + suffix);
+        if (b->bytes[byte] < 0 || b->last_bytes[byte] < 0)
             return err_set(e, -EINVAL,
-                           "the vocabulary has no token for byte 0x%02x; only byte-level "
+                           "the vocabulary has no token for byte 0x%02x%s; only byte-level "
                            "vocabularies are supported",
-                           byte);
+                           byte, b->bytes[byte] < 0 ? "" : " at the end of a word");
     }
     return 0;
 }
@@ -357,6 +373,7 @@ int bpe_encode(const struct bpe *b, struct bpe_scratch *s, const char *piece, si
     for (uint32_t i = 0; i < n; i++)
         s->symbols[i] = (struct bpe_symbol){b->bytes[(unsigned char)piece[i]], i ? i - 1 : NONE,
                                             i + 1 < n ? i + 1 : NONE};
+    s->symbols[n - 1].id = b->last_bytes[(unsigned char)piece[n - 1]];
     merge_all(b, s, n);
     for (uint32_t i = 0; i != NONE; i = s->symbols[i].next)
         id_list_add(out, s->symbols[i].id);

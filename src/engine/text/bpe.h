@@ -25,6 +25,9 @@ struct bpe;
  * whatever the merges would make of it. */
 struct bpe *bpe_new(size_t tokens, size_t merges, bool ignore_merges);
 void bpe_free(struct bpe *b);
+/* Before the rest: the last byte of every word is spelled with this behind ("</w>"; "" for none).
+ */
+int bpe_end_of_word(struct bpe *b, const char *suffix, struct err *e);
 /* Add all tokens, then all merges in the order of their rank, then finish. -EINVAL for a merge that
  * is not made of tokens, and for a vocabulary in which a byte has no token. */
 int bpe_add_token(struct bpe *b, const char *text, size_t n, int32_t id, struct err *e);

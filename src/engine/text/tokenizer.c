@@ -13,23 +13,31 @@
 #include "engine/text/pipeline.h"
 #include "engine/text/unicode.h"
 
-enum { FILE_LIMIT = 64 << 20 };
-
 /* ---- opening ---- */
 
-int tokenizer_parse(const char *name, const char *json, size_t size, struct tokenizer **out,
-                    struct err *e)
+static struct tokenizer *tokenizer_new(void)
 {
     struct tokenizer *t = calloc(1, sizeof *t);
-    if (!t)
-        return err_nomem(e);
-    t->pad = -1;
-    int code = tokenizer_file_parse(name, json, size, t, e);
+    if (t)
+        t->pad = t->before = t->after = -1;
+    return t;
+}
+
+/* The tokenizer as a result, or nothing. */
+static int finish(struct tokenizer *t, int code, struct tokenizer **out)
+{
     if (code)
         tokenizer_close(t);
     else
         *out = t;
     return code;
+}
+
+int tokenizer_parse(const char *name, const char *json, size_t size, struct tokenizer **out,
+                    struct err *e)
+{
+    struct tokenizer *t = tokenizer_new();
+    return t ? finish(t, tokenizer_file_parse(name, json, size, t, e), out) : err_nomem(e);
 }
 
 /* The pad token of tokenizer_config.json, which may be missing, a text or an object. */
@@ -54,27 +62,34 @@ static int read_pad(struct tokenizer *t, const char *path, struct err *e)
     return code;
 }
 
-int tokenizer_open(const char *folder, struct tokenizer **out, struct err *e)
+static bool there(const char *path)
 {
-    AUTO_STR struct str file = {0}, options = {0};
-    str_addf(&file, "%s/tokenizer.json", folder);
-    str_addf(&options, "%s/tokenizer_config.json", folder);
-    if (file.failed || options.failed)
-        return err_nomem(e);
+    return access(path, F_OK) == 0;
+}
+
+static int open_file(const char *path, const char *options, struct tokenizer *t, struct err *e)
+{
     AUTO_FREE char *json = NULL;
     size_t size;
-    struct tokenizer *t = NULL;
-    int code = file_read(AT_FDCWD, file.data, FILE_LIMIT, &json, &size, e);
+    int code = file_read(AT_FDCWD, path, TOKENIZER_FILE_LIMIT, &json, &size, e);
     if (!code)
-        code = tokenizer_parse(file.data, json, size, &t, e);
-    if (code)
-        return code;
-    code = read_pad(t, options.data, e);
-    if (code)
-        tokenizer_close(t);
-    else
-        *out = t;
-    return code;
+        code = tokenizer_file_parse(path, json, size, t, e);
+    return code ? code : read_pad(t, options, e);
+}
+
+int tokenizer_open(const char *folder, struct tokenizer **out, struct err *e)
+{
+    AUTO_STR struct str file = {0}, options = {0}, vocab = {0};
+    str_addf(&file, "%s/tokenizer.json", folder);
+    str_addf(&options, "%s/tokenizer_config.json", folder);
+    str_addf(&vocab, "%s/vocab.json", folder);
+    struct tokenizer *t = tokenizer_new();
+    if (!t || file.failed || options.failed || vocab.failed)
+        return finish(t, err_nomem(e), out);
+    bool parts = !there(file.data) && there(vocab.data);
+    return finish(
+        t, parts ? tokenizer_clip_read(folder, t, e) : open_file(file.data, options.data, t, e),
+        out);
 }
 
 void tokenizer_close(struct tokenizer *t)
@@ -99,6 +114,16 @@ int32_t tokenizer_pad(const struct tokenizer *t)
     return t->pad;
 }
 
+int32_t tokenizer_before(const struct tokenizer *t)
+{
+    return t->before;
+}
+
+int32_t tokenizer_after(const struct tokenizer *t)
+{
+    return t->after;
+}
+
 int32_t tokenizer_id(const struct tokenizer *t, const char *token)
 {
     size_t n = strlen(token);
@@ -118,20 +143,22 @@ struct encoder {
     struct err *e;
 };
 
-/* Cuts a piece by pattern number `step` and the ones after it; matches and what is between them
- * are pieces alike ("isolated"). */
+/* Cuts a piece by pattern number `step` and the ones after it; matches and, unless they are to be
+ * dropped, what is between them are pieces alike. */
 static int encode_words(struct encoder *c, int step, const char *text, size_t n)
 {
     if (n == 0)
         return 0;
     if (step >= c->t->split_count || step >= SPLITS_MAX)
         return bpe_encode(c->t->bpe, &c->scratch, text, n, &c->ids, c->e);
+    bool drops = c->t->only_matches[step];
     size_t done = 0, from = 0, start, end;
     int code = 0, found = 0;
     while (!code && from <= n &&
            (found = split_find(c->t->splits[step], c->run, text, n, from, &start, &end, c->e)) >
                0) {
-        code = encode_words(c, step + 1, text + done, start - done);
+        if (!drops)
+            code = encode_words(c, step + 1, text + done, start - done);
         if (!code)
             code = encode_words(c, step + 1, text + start, end - start);
         done = end;
@@ -141,7 +168,7 @@ static int encode_words(struct encoder *c, int step, const char *text, size_t n)
                 from++;
             while (from < n && ((unsigned char)text[from] & 0xC0) == 0x80);
     }
-    if (code || found < 0)
+    if (code || found < 0 || drops)
         return code ? code : found;
     return encode_words(c, step + 1, text + done, n - done);
 }
@@ -172,13 +199,8 @@ static int encode_normalized(struct encoder *c, const char *text, size_t n)
 static int encode_segment(struct encoder *c, const char *text, size_t n)
 {
     AUTO_FREE char *normal = NULL;
-    if (c->t->nfc) {
-        int code = unicode_nfc(text, n, &normal, &n, c->e);
-        if (code)
-            return code;
-        text = normal;
-    }
-    return encode_added(c, &c->t->normalized, encode_normalized, text, n);
+    int code = normal_run(&c->t->normal, text, n, &normal, &n, c->e);
+    return code ? code : encode_added(c, &c->t->normalized, encode_normalized, normal, n);
 }
 
 int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, int32_t **ids,

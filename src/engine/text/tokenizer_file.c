@@ -14,11 +14,7 @@ struct tables {
     struct json_span vocab, merges;
 };
 
-enum { ID_LIMIT = 1 << 24, ADDED_LIMIT = 1 << 16, ADDED_LENGTH_LIMIT = 512, NESTING_LIMIT = 4 };
-
-/* GPT-2's own pattern, which a ByteLevel step with use_regex stands for. */
-#define GPT2_PATTERN                                                                               \
-    "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
+enum { ADDED_LIMIT = 1 << 16, ADDED_LENGTH_LIMIT = 512, NESTING_LIMIT = 4 };
 
 static const char *text_at(const json_t *object, const char *key)
 {
@@ -63,17 +59,23 @@ static int read_steps(struct tokenizer *t, json_t *object, const char *list, ste
 
 static int read_normalizer(struct tokenizer *t, json_t *step, struct err *e)
 {
-    if (strcmp(text_at(step, "type"), "NFC") != 0)
-        return refuse(e, "a normalizer", step);
-    t->nfc = true;
-    return 0;
+    const char *type = text_at(step, "type");
+    if (!strcmp(type, "NFC"))
+        return normal_add(&t->normal, NORMAL_NFC, e);
+    if (!strcmp(type, "Lowercase"))
+        return normal_add(&t->normal, NORMAL_LOWER, e);
+    if (!strcmp(type, "Replace") && !strcmp(text_at(step, "content"), " ") &&
+        !strcmp(text_at(json_object_get(step, "pattern"), "Regex"), "\\s+"))
+        return normal_add(&t->normal, NORMAL_SPACES, e);
+    return refuse(e, "a normalizer", step);
 }
 
-static int add_split(struct tokenizer *t, const char *pattern, size_t n, bool literal,
-                     struct err *e)
+int tokenizer_add_split(struct tokenizer *t, const char *pattern, size_t n, bool literal,
+                        bool only_matches, struct err *e)
 {
     if (t->split_count == SPLITS_MAX)
         return err_set(e, -ENOTSUP, "more than %d patterns to split by", SPLITS_MAX);
+    t->only_matches[t->split_count] = only_matches;
     int code = split_new(pattern, n, literal, &t->splits[t->split_count], e);
     t->split_count += code == 0;
     return code;
@@ -81,15 +83,21 @@ static int add_split(struct tokenizer *t, const char *pattern, size_t n, bool li
 
 static int read_split(struct tokenizer *t, json_t *step, struct err *e)
 {
-    if (strcmp(text_at(step, "behavior"), "Isolated") != 0)
-        return err_set(e, -ENOTSUP, "Split behavior '%.40s' is not supported, expected 'Isolated'",
-                       text_at(step, "behavior"));
+    /* What an inverted pattern removes is all but its matches. */
+    const char *behavior = text_at(step, "behavior");
+    bool only_matches = !strcmp(behavior, "Removed") && is_true(step, "invert");
+    if (!only_matches && strcmp(behavior, "Isolated") != 0)
+        return err_set(e, -ENOTSUP,
+                       "Split behavior '%.40s' is not supported, expected 'Isolated', or 'Removed' "
+                       "with invert",
+                       behavior);
     json_t *pattern = json_object_get(step, "pattern");
     json_t *regex = json_object_get(pattern, "Regex"), *plain = json_object_get(pattern, "String");
     json_t *text = regex ? regex : plain;
     if (!json_is_string(text))
         return err_set(e, -EINVAL, "a Split has no pattern");
-    return add_split(t, json_string_value(text), json_string_length(text), !regex, e);
+    return tokenizer_add_split(t, json_string_value(text), json_string_length(text), !regex,
+                               only_matches, e);
 }
 
 static int read_byte_level(struct tokenizer *t, json_t *step, struct err *e)
@@ -100,7 +108,7 @@ static int read_byte_level(struct tokenizer *t, json_t *step, struct err *e)
     json_t *regex = json_object_get(step, "use_regex");
     if (regex && !json_is_true(regex))
         return 0;
-    return add_split(t, GPT2_PATTERN, strlen(GPT2_PATTERN), false, e);
+    return tokenizer_add_split(t, GPT2_PATTERN, strlen(GPT2_PATTERN), false, false, e);
 }
 
 static int read_pre_tokenizer(struct tokenizer *t, json_t *step, struct err *e)
@@ -115,26 +123,37 @@ static int read_pre_tokenizer(struct tokenizer *t, json_t *step, struct err *e)
     return refuse(e, "a pre-tokenizer", step);
 }
 
-/* ByteLevel only corrects offsets here, which nobody asks for. */
-static int read_post_processor(struct tokenizer *t, json_t *step, struct err *e)
-{
-    (void)t;
-    return strcmp(text_at(step, "type"), "ByteLevel") ? refuse(e, "a post-processor", step) : 0;
-}
-
 /* ---- the model ---- */
 
 static int read_id(const json_t *value, const char *what, int32_t *out, struct err *e)
 {
     json_int_t id = json_is_integer(value) ? json_integer_value(value) : -1;
-    if (id < 0 || id >= ID_LIMIT)
-        return err_set(e, -EINVAL, "token '%.40s' has no id from 0 to %d", what, ID_LIMIT - 1);
+    if (id < 0 || id >= TOKENIZER_ID_LIMIT)
+        return err_set(e, -EINVAL, "token '%.40s' has no id from 0 to %d", what,
+                       TOKENIZER_ID_LIMIT - 1);
     *out = (int32_t)id;
     return 0;
 }
 
-/* {"token": id, …} */
-static int read_vocabulary(struct bpe *b, struct json_span vocab, struct err *e)
+/* ["<|endoftext|>", 49407] */
+static int read_end(const json_t *pair, int32_t *out, struct err *e)
+{
+    return read_id(json_array_get(pair, 1), "of a post-processor", out, e);
+}
+
+/* ByteLevel only corrects offsets here, which nobody asks for. */
+static int read_post_processor(struct tokenizer *t, json_t *step, struct err *e)
+{
+    const char *type = text_at(step, "type");
+    if (!strcmp(type, "ByteLevel"))
+        return 0;
+    if (strcmp(type, "RobertaProcessing") != 0)
+        return refuse(e, "a post-processor", step);
+    int code = read_end(json_object_get(step, "cls"), &t->before, e);
+    return code ? code : read_end(json_object_get(step, "sep"), &t->after, e);
+}
+
+int tokenizer_read_vocabulary(struct bpe *b, struct json_span vocab, struct err *e)
 {
     AUTO_STR struct str buffer = {0};
     if (!json_take(&vocab, '{'))
@@ -148,9 +167,9 @@ static int read_vocabulary(struct bpe *b, struct json_span vocab, struct err *e)
         if (!json_take_string(&vocab, &buffer, &text, &n) || !json_take(&vocab, ':') ||
             !json_take_integer(&vocab, &id))
             return err_set(e, -EINVAL, "entry %zu of the vocab is not \"token\": id", i);
-        if (id < 0 || id >= ID_LIMIT)
+        if (id < 0 || id >= TOKENIZER_ID_LIMIT)
             return err_set(e, -EINVAL, "token '%.*s' has id %lld, expected 0 to %d",
-                           n > 40 ? 40 : (int)n, text, (long long)id, ID_LIMIT - 1);
+                           n > 40 ? 40 : (int)n, text, (long long)id, TOKENIZER_ID_LIMIT - 1);
         int code = bpe_add_token(b, text, n, (int32_t)id, e);
         if (code)
             return code;
@@ -203,11 +222,10 @@ static int read_merges(struct bpe *b, struct json_span merges, struct err *e)
 /* Options of BPE that change the tokens and that no byte-level vocabulary uses. */
 static int check_bpe_options(const json_t *model, struct err *e)
 {
-    static const char *const absent[] = {"continuing_subword_prefix", "end_of_word_suffix"};
-    for (size_t i = 0; i < ARRAY_LEN(absent); i++)
-        if (*text_at(model, absent[i]))
-            return err_set(e, -ENOTSUP, "BPE with %s '%.20s' is not supported", absent[i],
-                           text_at(model, absent[i]));
+    const char *prefix = text_at(model, "continuing_subword_prefix");
+    if (*prefix)
+        return err_set(e, -ENOTSUP, "BPE with continuing_subword_prefix '%.20s' is not supported",
+                       prefix);
     json_t *dropout = json_object_get(model, "dropout");
     if (dropout && !json_is_null(dropout) && json_number_value(dropout) != 0)
         return err_set(e, -ENOTSUP, "BPE with dropout is not supported");
@@ -228,7 +246,9 @@ static int read_model(struct tokenizer *t, json_t *model, const struct tables *t
                      is_true(model, "ignore_merges"));
     if (!t->bpe)
         return err_nomem(e);
-    code = read_vocabulary(t->bpe, tables->vocab, e);
+    code = bpe_end_of_word(t->bpe, text_at(model, "end_of_word_suffix"), e);
+    if (!code)
+        code = tokenizer_read_vocabulary(t->bpe, tables->vocab, e);
     if (!code)
         code = read_merges(t->bpe, tables->merges, e);
     return code ? code : bpe_finish(t->bpe, e);
@@ -236,27 +256,25 @@ static int read_model(struct tokenizer *t, json_t *model, const struct tables *t
 
 /* ---- added tokens ---- */
 
-static int add_normalized(struct tokenizer *t, const char *text, size_t n, struct added_token like,
-                          struct err *e)
+int tokenizer_add_token(struct tokenizer *t, const char *text, size_t n, struct added_token like,
+                        bool normalized, struct err *e)
 {
     AUTO_FREE char *normal = NULL;
-    if (t->nfc) {
-        int code = unicode_nfc(text, n, &normal, &n, e);
-        if (code)
-            return code;
-        text = normal;
-    }
-    return added_add(&t->normalized, text, n, like, e);
+    if (n == 0 || n > ADDED_LENGTH_LIMIT)
+        return err_set(e, -EINVAL, "an added token's content must have 1 to %d bytes",
+                       ADDED_LENGTH_LIMIT);
+    if (like.id > t->last_id)
+        t->last_id = like.id;
+    if (!normalized)
+        return added_add(&t->raw, text, n, like, e);
+    int code = normal_run(&t->normal, text, n, &normal, &n, e);
+    return code ? code : added_add(&t->normalized, normal, n, like, e);
 }
 
 static int read_added_token(struct tokenizer *t, json_t *token, struct err *e)
 {
     const json_t *content = json_object_get(token, "content");
-    const char *text = json_string_value(content);
-    size_t n = json_string_length(content);
-    if (!text || n == 0 || n > ADDED_LENGTH_LIMIT)
-        return err_set(e, -EINVAL, "an added token's content must have 1 to %d bytes",
-                       ADDED_LENGTH_LIMIT);
+    const char *text = text_at(token, "content");
     if (is_true(token, "single_word"))
         return err_set(e, -ENOTSUP, "added token '%.40s' with single_word is not supported", text);
     struct added_token like = {.lstrip = is_true(token, "lstrip"),
@@ -264,12 +282,9 @@ static int read_added_token(struct tokenizer *t, json_t *token, struct err *e)
     int code = read_id(json_object_get(token, "id"), text, &like.id, e);
     if (code)
         return code;
-    if (like.id > t->last_id)
-        t->last_id = like.id;
-    json_t *normalized = json_object_get(token, "normalized");
-    if (normalized ? json_is_true(normalized) : !is_true(token, "special"))
-        return add_normalized(t, text, n, like, e);
-    return added_add(&t->raw, text, n, like, e);
+    json_t *stated = json_object_get(token, "normalized");
+    bool normalized = stated ? json_is_true(stated) : !is_true(token, "special");
+    return tokenizer_add_token(t, text, json_string_length(content), like, normalized, e);
 }
 
 static int read_added_tokens(struct tokenizer *t, json_t *list, struct err *e)
