@@ -3,12 +3,14 @@
 #include <fcntl.h>
 #include <jansson.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/utsname.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -96,15 +98,49 @@ static void check_fusermount(struct report *r)
         add(r, "fusermount3", GOOD, path, NULL);
 }
 
+#define PATIENCE_MS 2000
+
+/* Asks a mount for its free space (an answer that is never cached) by a child, as a mount that
+ * hangs takes the caller with it: 0, a negative errno, or -ETIMEDOUT (then the child is left to its
+ * fate). */
+static int ask_in_child(const char *path)
+{
+    int pipes[2], result = -EIO;
+    if (pipe2(pipes, O_CLOEXEC))
+        return -errno;
+    pid_t child = fork();
+    if (child == 0) {
+        struct statvfs fs;
+        result = statvfs(path, &fs) ? -errno : 0;
+        _exit(write(pipes[1], &result, sizeof result) == (ssize_t)sizeof result ? 0 : 1);
+    }
+    struct pollfd p = {.fd = pipes[0], .events = POLLIN};
+    if (child < 0)
+        result = -errno;
+    else if (poll(&p, 1, PATIENCE_MS) == 0)
+        result = -ETIMEDOUT;
+    else if (read(pipes[0], &result, sizeof result) != (ssize_t)sizeof result)
+        result = -EIO;
+    close(pipes[0]);
+    close(pipes[1]);
+    if (child > 0)
+        waitpid(child, NULL, result == -ETIMEDOUT ? WNOHANG : 0);
+    return result;
+}
+
 static int check_mount(void *ctx, const char *path)
 {
-    struct stat st;
-    if (stat(path, &st) == 0)
+    int rc = ask_in_child(path);
+    if (rc == 0)
         add(ctx, "mount", GOOD, path, NULL);
-    else if (errno == ENOTCONN)
+    else if (rc == -ENOTCONN)
         add(ctx, "mount", BROKEN, path, "its daemon is gone: umount -l it, then mount again");
+    else if (rc == -ETIMEDOUT)
+        add(ctx, "mount", BROKEN, path,
+            "it does not answer: end its daemon, or write 1 to its abort file below "
+            "/sys/fs/fuse/connections");
     else
-        add(ctx, "mount", ADVICE, path, strerror(errno));
+        add(ctx, "mount", ADVICE, path, strerror(-rc));
     return 0;
 }
 

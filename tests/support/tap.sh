@@ -9,13 +9,12 @@
 TAP_COUNT=0
 TAP_FAILED=0
 SCRATCH=$(mktemp -d)
-MOUNTED=()
 
 cleanup() {
     local m
-    for m in "${MOUNTED[@]}"; do
+    while IFS= read -r m; do
         "$OMNIFS" umount "$m" >/dev/null 2>&1 || umount -l "$m" 2>/dev/null
-    done
+    done < <(cat "$SCRATCH/.mounts" 2>/dev/null)
     rm -rf "$SCRATCH"
 }
 trap cleanup EXIT
@@ -57,8 +56,8 @@ mount_at() {
     local dir=$1
     shift
     mkdir -p "$dir" "$dir.store"
-    "$OMNIFS" mount "$dir.store" "$dir" "$@" || return 1
-    MOUNTED+=("$dir")
+    echo "$dir" >>"$SCRATCH/.mounts" # a file, as tests run in subshells
+    "$OMNIFS" mount "$dir.store" "$dir" "$@"
 }
 
 done_testing() {
