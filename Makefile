@@ -149,7 +149,7 @@ man_pages := $(wildcard man/*.[1-8])
 format:
 	clang-format -i $(c_files)
 lint:
-	clang-format --dry-run -Werror $(c_files)
+	@clang-format --dry-run -Werror $(c_files)
 	shellcheck $(shell_files)
 	mandoc -Tlint -Wwarning $(man_pages)
 	scripts/layers

@@ -162,7 +162,8 @@ int file_copy(int from_fd, int to_fd, struct err *e)
             return 0;
         if (n < 0 && errno == EINTR)
             continue;
-        if (n < 0 && at == 0 && (errno == EXDEV || errno == EINVAL || errno == EOPNOTSUPP || errno == ENOSYS))
+        if (n < 0 && at == 0 &&
+            (errno == EXDEV || errno == EINVAL || errno == EOPNOTSUPP || errno == ENOSYS))
             break;
         if (n < 0)
             return err_set(e, -errno, "copy: %s", strerror(errno));

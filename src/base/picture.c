@@ -6,7 +6,8 @@
 int picture_new(struct picture *p, int width, int height, int frames)
 {
     *p = (struct picture){0};
-    if (width <= 0 || height <= 0 || frames <= 0 || width > 65536 || height > 65536 || frames > 100000)
+    if (width <= 0 || height <= 0 || frames <= 0 || width > 65536 || height > 65536 ||
+        frames > 100000)
         return -EINVAL;
     size_t bytes = (size_t)width * (size_t)height * 3;
     if (__builtin_mul_overflow(bytes, (size_t)frames, &bytes) || bytes > (size_t)1 << 40)

@@ -179,7 +179,8 @@ int parse_bytes(const char *text, uint64_t *out)
 
 int parse_bool(const char *text, bool *out)
 {
-    static const char *const yes[] = {"yes", "true", "on", "1"}, *const no[] = {"no", "false", "off", "0"};
+    static const char *const yes[] = {"yes", "true", "on", "1"}, *const no[] = {"no", "false",
+                                                                                "off", "0"};
     for (int i = 0; i < 4; i++) {
         if (!strcasecmp(text, yes[i])) {
             *out = true;
