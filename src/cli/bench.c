@@ -70,9 +70,11 @@ static void print_rows(const json_t *rows)
     size_t i;
     json_object_foreach(json_array_get(rows, 0), key, value)
     {
-        if (count < MAX_COLUMNS)
-            columns[count++] = (struct table_column){
-                key, json_is_string(value) ? TABLE_LEFT : TABLE_RIGHT, count == 0};
+        if (count == MAX_COLUMNS)
+            break;
+        columns[count] = (struct table_column){
+            key, json_is_string(value) ? TABLE_LEFT : TABLE_RIGHT, count == 0};
+        count++;
     }
     AUTO_TABLE struct table t = {.columns = columns, .column_count = count};
     json_array_foreach(rows, i, row)
