@@ -236,6 +236,7 @@ int omni_verify(const char *path, struct err *e)
     struct omni_model m;
     struct err local = {0};
     e = e ? e : &local;
+    *e = local; /* what an earlier call left there is not ours */
     int rc = model_open(&m, path, &cpu_only, true, e);
     for (int i = 0; i < m.checkpoint.part_count && rc == 0; i++)
         rc = verify_part(&m.checkpoint.parts[i], e);

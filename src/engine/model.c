@@ -116,6 +116,7 @@ int omni_model_load(const char *path, const struct omni_load_options *options,
 {
     struct err local = {0};
     e = e ? e : &local;
+    *e = local; /* what an earlier call left there is not ours */
     struct omni_model *m = calloc(1, sizeof(*m));
     if (!m)
         return err_nomem(e);

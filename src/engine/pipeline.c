@@ -280,6 +280,7 @@ int omni_plan(struct omni_model *m, const struct omni_request *requests, int cou
     AUTO_RUN struct run *r = NULL;
     struct err local = {0};
     e = e ? e : &local;
+    *e = local; /* what an earlier call left there is not ours */
     if (run_new(m, requests, count, &r, e) != 0)
         return e->code;
     r->previews = can_preview(m);
@@ -328,6 +329,7 @@ int omni_generate(struct omni_model *m, const struct omni_request *requests, int
     AUTO_RUN struct run *r = NULL;
     struct err local = {0};
     e = e ? e : &local;
+    *e = local; /* what an earlier call left there is not ours */
     for (int i = 0; i < count; i++)
         results[i] = (struct omni_result){0};
     if (run_new(m, requests, count, &r, e) != 0)
