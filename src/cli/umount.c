@@ -27,7 +27,6 @@
 static int daemon_of(const char *path, const struct mount_entry *m)
 {
     char file[PATH_MAX + 16], proc[32];
-    AUTO_FREE char *text = NULL;
     int64_t pid;
     struct stat st;
     snprintf(file, sizeof file, "%s/.omnifs/pid", path);
