@@ -18,16 +18,41 @@ struct config {
     struct err error; /* the first failure */
 };
 
+/* Python writes infinities as bare words, which JSON does not have: configs of DPM-Solver say
+ * `"lambda_min_clipped": -Infinity`. Each becomes a null of the same length, so that positions in
+ * messages stay right. */
+static void blank_infinities(char *text, size_t size)
+{
+    static const char *const words[] = {"-Infinity", "Infinity"};
+    bool quoted = false;
+    for (size_t i = 0; i < size; i++) {
+        if (quoted && text[i] == '\\')
+            i++;
+        else if (text[i] == '"')
+            quoted = !quoted;
+        for (size_t w = 0; !quoted && w < ARRAY_LEN(words); w++) {
+            size_t n = strlen(words[w]);
+            if (n <= size - i && !memcmp(text + i, words[w], n)) {
+                memset(text + i, ' ', n);
+                memcpy(text + i, "null", 4);
+            }
+        }
+    }
+}
+
 int config_parse(const char *name, const char *text, size_t size, struct config **out,
                  struct err *e)
 {
     struct config *c = calloc(1, sizeof *c);
-    if (!c || !(c->path = strdup(name))) {
+    AUTO_FREE char *json = malloc(size + 1);
+    if (!c || !json || !(c->path = strdup(name))) {
         config_close(c);
         return err_nomem(e);
     }
+    memcpy(json, text, size);
+    blank_infinities(json, size);
     json_error_t fault;
-    c->root = json_loadb(text, size, JSON_REJECT_DUPLICATES, &fault);
+    c->root = json_loadb(json, size, JSON_REJECT_DUPLICATES, &fault);
     int code = 0;
     if (!c->root)
         code = err_set(e, -EINVAL, "%s:%d:%d: not valid JSON: %s", name, fault.line, fault.column,

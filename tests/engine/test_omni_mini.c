@@ -163,13 +163,16 @@ static void chat_template_gives_the_reference_token_ids(void **state)
 /* ---- what omni.h promises ---- */
 
 /* Three requests with five predictions a step between them, together and one by one. */
-static void compare_batch(struct omni_model *m, int width, int height, int steps)
+static void compare_batch(struct omni_model *m, int width, int height, int steps,
+                          const char *scheduler)
 {
     struct omni_request r[3] = {request("a red apple, 3d render", width, height, steps, 1),
                                 request("a yellow star", width, height, steps, 2),
                                 request("", width, height, steps, 3)};
     r[1].guidance = 1; /* one prediction a step among requests with two */
     r[2].negative_prompt = "blue";
+    for (int i = 0; i < 3; i++)
+        r[i].scheduler = scheduler;
     struct omni_result batch[3], alone;
     generate(m, r, 3, NULL, batch, NULL);
     for (int i = 0; i < 3; i++) {
@@ -184,12 +187,38 @@ static void compare_batch(struct omni_model *m, int width, int height, int steps
 
 static void request_gives_the_same_bytes_alone_and_in_a_batch(void **state)
 {
-    compare_batch(*state, 128, 96, 4);
+    compare_batch(*state, 128, 96, 4, NULL);
 }
 
 static void batch_in_several_passes_gives_the_same_bytes(void **state)
 {
-    compare_batch(*state, 512, 512, 1);
+    compare_batch(*state, 512, 512, 1, NULL);
+}
+
+static void scheduler_with_a_history_gives_the_same_bytes_alone_and_in_a_batch(void **state)
+{
+    compare_batch(*state, 96, 64, 4, "unipc");
+}
+
+static void another_scheduler_draws_the_picture_in_fewer_steps_within_its_plan(void **state)
+{
+    struct omni_request r = request("a red apple, 3d render", 128, 128, 100, 1);
+    struct omni_result fine, euler, unipc;
+    struct omni_timings t;
+    generate(*state, &r, 1, NULL, &fine, NULL);
+    r.steps = 12;
+    generate(*state, &r, 1, NULL, &euler, NULL);
+    r.scheduler = "unipc";
+    generate(*state, &r, 1, NULL, &unipc, &t);
+    double rough = psnr(&fine.picture, &euler.picture, 0);
+    double better = psnr(&fine.picture, &unipc.picture, 0);
+    print_message("# 12 steps against 100: flow_euler %.1f dB, unipc %.1f dB\n", rough, better);
+    assert_true(better > rough);
+    assert_string_equal(unipc.scheduler, "unipc");
+    assert_true(t.peak_bytes <= t.planned_bytes);
+    picture_free(&fine.picture);
+    picture_free(&euler.picture);
+    picture_free(&unipc.picture);
 }
 
 static void same_request_twice_gives_the_same_bytes_and_another_seed_others(void **state)
@@ -366,7 +395,7 @@ static void impossible_requests_are_refused_with_a_sentence(void **state)
     struct {
         struct omni_request r;
         const char *says;
-    } cases[10];
+    } cases[11];
     for (size_t i = 0; i < ARRAY_LEN(cases); i++)
         cases[i].r = good;
     cases[0].r.width = 100, cases[0].says = "96 and 112";
@@ -379,6 +408,7 @@ static void impossible_requests_are_refused_with_a_sentence(void **state)
     cases[7].r.prompt = NULL, cases[7].says = "prompt";
     cases[8].r.prompt = "\xff", cases[8].says = "UTF-8";
     cases[9].r.width = 1 << 30, cases[9].says = "width";
+    cases[10].r.scheduler = "ddim", cases[10].says = "flow_euler, unipc do";
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct omni_result result;
         struct err e = {0};
@@ -620,6 +650,8 @@ int main(void)
         cmocka_unit_test(fp32_draws_the_reference_pictures),
         cmocka_unit_test(request_gives_the_same_bytes_alone_and_in_a_batch),
         cmocka_unit_test(batch_in_several_passes_gives_the_same_bytes),
+        cmocka_unit_test(scheduler_with_a_history_gives_the_same_bytes_alone_and_in_a_batch),
+        cmocka_unit_test(another_scheduler_draws_the_picture_in_fewer_steps_within_its_plan),
         cmocka_unit_test(same_request_twice_gives_the_same_bytes_and_another_seed_others),
         cmocka_unit_test(absent_negative_prompt_is_the_empty_text),
         cmocka_unit_test(plan_predicts_the_measured_peak),

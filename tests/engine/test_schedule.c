@@ -198,6 +198,22 @@ static void options_that_are_off_or_null_are_accepted(void **state)
     assert_true(c.shift == 3.0);
 }
 
+static void a_failure_of_an_earlier_call_is_not_taken_for_this_one(void **state)
+{
+    (void)state;
+    struct schedule_config c;
+    struct schedule s;
+    struct config *config;
+    struct err e = {.code = -EDOM, .text = "older"};
+    const char *json = "{\"_class_name\": \"DDIMScheduler\", \"beta_schedule\": \"linear\"}";
+    assert_int_equal(config_parse("scheduler.json", json, strlen(json), &config, &e), 0);
+    assert_int_equal(schedule_config_parse(config, &c, &e), 0);
+    config_close(config);
+    assert_int_equal(schedule_swap(&c, "euler", &e), 0);
+    assert_int_equal(schedule_make(&c, 4, 0, &s, &e), 0);
+    schedule_free(&s);
+}
+
 static void numbers_out_of_range_are_refused(void **state)
 {
     (void)state;
@@ -292,6 +308,20 @@ static void options_of_the_noise_schedulers_that_are_not_supported_are_refused_b
     }
 }
 
+static void an_infinity_as_python_writes_it_means_nothing_is_stated(void **state)
+{
+    (void)state;
+    struct schedule_config c;
+    struct err e = {0};
+    parse("{\"_class_name\": \"DPMSolverMultistepScheduler\", \"lambda_min_clipped\": -Infinity,"
+          " \"sigma_max\":Infinity, \"solver_type\": \"heun\"}",
+          &c, &e);
+    assert_int_equal(e.code, 0);
+    assert_int_equal(c.solver, SOLVER_HEUN);
+    parse("{\"_class_name\": \"-Infinity \\\" Infinity\"}", &c, &e);
+    assert_non_null(strstr(e.text, "'-Infinity \" Infinity'"));
+}
+
 static void steps_that_a_kind_cannot_make_are_said_in_words(void **state)
 {
     (void)state;
@@ -377,11 +407,13 @@ int main(void)
         cmocka_unit_test(unknown_schedulers_are_named_with_what_there_is),
         cmocka_unit_test(options_that_would_change_the_sigmas_are_refused_by_name),
         cmocka_unit_test(options_that_are_off_or_null_are_accepted),
+        cmocka_unit_test(a_failure_of_an_earlier_call_is_not_taken_for_this_one),
         cmocka_unit_test(numbers_out_of_range_are_refused),
         cmocka_unit_test(kinds_that_do_not_fit_the_training_are_refused_with_those_that_do),
         cmocka_unit_test(a_class_with_karras_sigmas_has_a_word_of_its_own),
         cmocka_unit_test(
             options_of_the_noise_schedulers_that_are_not_supported_are_refused_by_name),
+        cmocka_unit_test(an_infinity_as_python_writes_it_means_nothing_is_stated),
         cmocka_unit_test(steps_that_a_kind_cannot_make_are_said_in_words),
         cmocka_unit_test(every_kind_makes_every_number_of_steps_that_fits_its_table),
         cmocka_unit_test(strength_leaves_as_many_steps_as_the_reference_pipelines_take),

@@ -32,7 +32,7 @@ static const char *const solver_words[] = {"", "midpoint", "heun", "bh1", "bh2",
 static const char *const final_words[] = {"zero", "sigma_min", NULL};
 static const char *const interpolation_words[] = {"linear", "log_linear", NULL};
 
-/* The number of the stated word, 0 where nothing is stated; failures go to `e`, the first stays. */
+/* The number of the stated word, 0 where nothing is stated; the first failure stays in `e`. */
 static int choice(struct config *c, const char *key, const char *const *words, struct err *e)
 {
     const char *stated = config_string(c, key, NULL);
@@ -130,19 +130,20 @@ static void read_solver(struct config *c, struct schedule_config *out, struct er
 int schedule_options_read(struct config *c, bool flow_class, struct schedule_config *out,
                           struct err *e)
 {
-    struct err local = {0};
-    e = e ? e : &local;
-    if (check_supported(c, e) != 0)
-        return e->code;
+    struct err fault = {0}; /* the first unknown word; `e` may hold an older failure */
+    int code = check_supported(c, e);
+    if (code)
+        return code;
     out->train_timesteps = (int)config_int(c, "num_train_timesteps", 1000, 1, 1000000);
     read_flow(c, flow_class, out);
-    read_noise(c, out, e);
-    read_solver(c, out, e);
-    out->prediction = (enum schedule_prediction)choice(c, "prediction_type", prediction_words, e);
+    read_noise(c, out, &fault);
+    read_solver(c, out, &fault);
+    out->prediction =
+        (enum schedule_prediction)choice(c, "prediction_type", prediction_words, &fault);
     if (flow_class)
         out->prediction = PREDICT_FLOW;
-    if (e->code)
-        return e->code;
+    if (fault.code)
+        return err_set(e, fault.code, "%s", fault.text);
     if (out->flow && out->karras)
         return err_set(e, -ENOTSUP,
                        "%s: use_karras_sigmas is true, which is not supported for "

@@ -127,9 +127,12 @@ static bool row_is_finite(const struct schedule *s, int i)
     bool good = isfinite(s->timesteps[i]) && isfinite(s->sigmas[i]) && isfinite(row->input_scale) &&
                 isfinite(row->x0_latent) && isfinite(row->x0_model) && isfinite(row->clean) &&
                 isfinite(row->noise);
-    for (int k = 0; k < row->updates; k++)
-        for (int j = 0; j < row->update[k].count; j++)
-            good = good && isfinite(row->update[k].coefficient[j]);
+    for (int k = 0; k < row->updates; k++) {
+        const struct schedule_update *u = &row->update[k];
+        good = good && u->count > 0;
+        for (int j = 0; j < u->count; j++)
+            good = good && isfinite(u->coefficient[j]);
+    }
     return good;
 }
 
