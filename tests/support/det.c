@@ -98,7 +98,7 @@ void det_moments(const float *x, size_t n, double *mean, double *deviation)
 
 /* ---- parts ---- */
 
-#define MAX_TENSORS 512
+#define MAX_TENSORS 1024
 
 struct det_tensor {
     char name[160];

@@ -4,13 +4,15 @@
  *
  *     model_index.json, scheduler/, PART/config.json    as in the hub's layout
  *     tensors.txt                                       "PART NAME DIM DIM …" a line
- *     cases.json                                        [{file, prompt, width, height, steps,
- * guidance, seed}] FILE.rgb                                          8-bit pixels */
+ *     cases.json      [{file, prompt, width, height, steps, guidance, seed}], and where it is not
+ *                     left out negative_prompt and scheduler
+ *     FILE.rgb                                          8-bit pixels */
 #ifndef TESTS_GOLDEN_H
 #define TESTS_GOLDEN_H
 
-/* Builds the checkpoint in a temporary folder with `tokenizer` (a folder) as its tokenizer; the
- * path into out[64]. file_remove_tree() ends it. Fails the test on error. */
+/* Builds the checkpoint in a temporary folder with `tokenizer` (a folder) as its tokenizer, and
+ * `tokenizer`_2, where there is one, as its second; the path into out[64]. file_remove_tree() ends
+ * it. Fails the test on error. */
 void golden_build(const char *golden, const char *tokenizer, char *out);
 /* Draws every case in fp32 and fails the test where a picture is less than `least_db` like it. */
 void golden_check(const char *golden, const char *tokenizer, double least_db);

@@ -6,7 +6,8 @@
 #include "base/str.h"
 #include "engine/models/family.h"
 
-static const struct family *const families[] = {&family_flux2_klein, &family_zimage};
+static const struct family *const families[] = {&family_flux2_klein, &family_stable_diffusion,
+                                                &family_stable_diffusion_xl, &family_zimage};
 
 static bool claims(const struct family *f, const struct checkpoint *c)
 {

@@ -92,6 +92,7 @@ struct family {
 /* The family of an opened checkpoint; -EINVAL names the class that was found and those known. */
 int family_find(const struct checkpoint *c, const struct family **out, struct err *e);
 
-extern const struct family family_flux2_klein, family_zimage;
+extern const struct family family_flux2_klein, family_stable_diffusion, family_stable_diffusion_xl,
+    family_zimage;
 
 #endif

@@ -1,0 +1,164 @@
+#!/usr/bin/env python3
+"""Golden pictures of Stable Diffusion and Stable Diffusion XL by diffusers' own pipelines, for
+tests/engine/test_stable_diffusion.c.
+
+usage: golden_stable_diffusion.py      from the repository's root; needs torch diffusers transformers
+"""
+import json
+
+import diffusers
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+import det
+import golden
+
+TOKENIZERS = "tests/engine/golden/clip"
+GOLDEN = "tests/engine/golden"
+# Of scheduler_config.json: what it leaves out falls to the default of whichever class is used.
+BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+CLASSES = {"euler": "EulerDiscreteScheduler", "euler_a": "EulerAncestralDiscreteScheduler",
+           "dpmpp_2m": "DPMSolverMultistepScheduler", "unipc": "UniPCMultistepScheduler", "ddim": "DDIMScheduler"}
+LONG = "a photo of the sea, " * 20
+ACROSS, ATTENDS, UP, ATTENDS_UP = "DownBlock2D", "CrossAttnDownBlock2D", "UpBlock2D", "CrossAttnUpBlock2D"
+
+
+def encoder(kind, width, act, projection, end):
+    with open(f"{TOKENIZERS}/tokenizer/vocab.json", encoding="utf-8") as f:
+        count = len(json.load(f))
+    return det.fill(kind(CLIPTextConfig(
+        vocab_size=count, hidden_size=width, intermediate_size=2 * width + 5, num_hidden_layers=3,
+        num_attention_heads=4, max_position_embeddings=77, hidden_act=act, projection_dim=projection,
+        bos_token_id=count - 2, eos_token_id=end or count - 1)))
+
+
+def vae(scaling):
+    return det.fill(AutoencoderKL(
+        block_out_channels=(8, 8, 16), down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3, layers_per_block=1, latent_channels=4, norm_num_groups=4,
+        sample_size=32, scaling_factor=scaling))
+
+
+def unet(down, up, **options):
+    return det.fill(UNet2DConditionModel(down_block_types=down, up_block_types=up, norm_num_groups=4,
+                                         sample_size=10, **options))
+
+
+def case(prompt, width, height, steps, guidance, seed, **others):
+    return {"prompt": prompt, "width": width, "height": height, "steps": steps, "guidance": guidance,
+            "seed": seed, **others}
+
+
+def draw(pipe, cases):
+    own, pictures = pipe.scheduler, []
+    for c in cases:
+        if "scheduler" in c:
+            pipe.scheduler = getattr(diffusers, CLASSES[c["scheduler"]]).from_config(own.config)
+        else:
+            pipe.scheduler = own
+        x = pipe(prompt=c["prompt"], negative_prompt=c.get("negative_prompt"), width=c["width"],
+                 height=c["height"], num_inference_steps=c["steps"], guidance_scale=c["guidance"],
+                 generator=torch.Generator().manual_seed(c["seed"]), output_type="np").images[0]
+        pictures.append((c, x.transpose(2, 0, 1)))
+    return pictures
+
+
+def write(name, pipe, parts, scheduler, cases, **index):
+    folder = f"{GOLDEN}/{name}"
+    golden.write(folder, {"_class_name": type(pipe).__name__, **index}, pipe.scheduler, parts, draw(pipe, cases))
+    golden.write_json(f"{folder}/scheduler/scheduler_config.json", scheduler)
+
+
+def make_scheduler(config):
+    return getattr(diffusers, config["_class_name"]).from_config(config)
+
+
+def stable_diffusion(name, parts, scheduler, tokenizer, cases):
+    pipe = StableDiffusionPipeline(
+        scheduler=make_scheduler(scheduler), tokenizer=CLIPTokenizer.from_pretrained(f"{TOKENIZERS}/{tokenizer}"),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False, **parts)
+    write(name, pipe, parts, scheduler, cases)
+
+
+def stable_diffusion_xl(name, parts, scheduler, zeros, cases):
+    tokenizers = {t: CLIPTokenizer.from_pretrained(f"{TOKENIZERS}/{t}") for t in ("tokenizer", "tokenizer_2")}
+    pipe = StableDiffusionXLPipeline(scheduler=make_scheduler(scheduler), force_zeros_for_empty_prompt=zeros,
+                                     add_watermarker=False, **tokenizers, **parts)
+    write(name, pipe, parts, scheduler, cases, force_zeros_for_empty_prompt=zeros)
+
+
+def sd15():
+    """As version 1.5: PNDM, convolutions around attention, four levels of odd sizes."""
+    parts = {
+        "text_encoder": encoder(CLIPTextModel, 32, "quick_gelu", 32, None),
+        "unet": unet((ATTENDS, ATTENDS, ATTENDS, ACROSS), (UP, ATTENDS_UP, ATTENDS_UP, ATTENDS_UP),
+                     block_out_channels=(8, 16, 16, 16), layers_per_block=1, cross_attention_dim=32,
+                     attention_head_dim=2),
+        "vae": vae(0.18215)}
+    scheduler = {"_class_name": "PNDMScheduler", **BETAS, "skip_prk_steps": True, "set_alpha_to_one": False,
+                 "steps_offset": 1, "trained_betas": None, "num_train_timesteps": 1000, "clip_sample": False}
+    stable_diffusion("sd15", parts, scheduler, "tokenizer", [
+        case("an old stone house!", 40, 24, 6, 7.5, 0),
+        case("a red fox", 48, 32, 4, 4.0, 7000000001, negative_prompt="blurry, low quality"),
+        case(LONG, 32, 32, 3, 1.0, 3),
+        case("Café № 7", 40, 40, 5, 5.0, 4, scheduler="dpmpp_2m"),
+        case("mountains", 32, 32, 4, 6.0, 5, scheduler="euler")])
+
+
+def sd21():
+    """As version 2.1: velocity prediction, matrices around attention, heads by level."""
+    parts = {
+        "text_encoder": encoder(CLIPTextModel, 24, "gelu", 32, 2),
+        "unet": unet((ATTENDS, ACROSS), (UP, ATTENDS_UP), block_out_channels=(8, 16), layers_per_block=2,
+                     cross_attention_dim=24, attention_head_dim=[2, 4], use_linear_projection=True),
+        "vae": vae(0.18215)}
+    scheduler = {"_class_name": "DDIMScheduler", **BETAS, "clip_sample": False, "set_alpha_to_one": False,
+                 "steps_offset": 1, "prediction_type": "v_prediction"}
+    stable_diffusion("sd21", parts, scheduler, "tokenizer_2", [
+        case("a river at sunrise!!", 32, 40, 5, 7.5, 1, negative_prompt="!"),
+        case("portrait", 40, 24, 4, 3.0, 2, scheduler="unipc")])
+
+
+def sdxl():
+    """As XL base: two encoders, added sizes, attention of several blocks."""
+    parts = {
+        "text_encoder": encoder(CLIPTextModel, 24, "quick_gelu", 24, 2),
+        "text_encoder_2": encoder(CLIPTextModelWithProjection, 40, "gelu", 20, 2),
+        "unet": unet((ACROSS, ATTENDS, ATTENDS), (ATTENDS_UP, ATTENDS_UP, UP), block_out_channels=(8, 16, 24),
+                     layers_per_block=1, cross_attention_dim=64, attention_head_dim=[1, 2, 3],
+                     transformer_layers_per_block=[1, 2, 3], use_linear_projection=True,
+                     addition_embed_type="text_time", addition_time_embed_dim=8,
+                     projection_class_embeddings_input_dim=20 + 6 * 8),
+        "vae": vae(0.13025)}
+    scheduler = {"_class_name": "EulerDiscreteScheduler", **BETAS, "steps_offset": 1,
+                 "timestep_spacing": "leading", "interpolation_type": "linear", "use_karras_sigmas": False,
+                 "prediction_type": "epsilon", "sample_max_value": 1.0, "set_alpha_to_one": False,
+                 "skip_prk_steps": True, "clip_sample": False, "num_train_timesteps": 1000}
+    stable_diffusion_xl("sdxl", parts, scheduler, True, [
+        case("an old stone house by the sea", 40, 24, 4, 5.0, 0),
+        case("a cat!", 24, 48, 3, 7.0, 9, negative_prompt="text, watermark"),
+        case("a dog", 32, 32, 3, 5.0, 10, negative_prompt=""),
+        case(LONG + "!", 32, 32, 3, 1.0, 11),
+        case("漢字 かな", 32, 32, 4, 3.0, 12, scheduler="euler_a")])
+
+
+def sdxl_lcm():
+    """A UNet that was distilled for few steps and is told the guidance."""
+    parts = {
+        "text_encoder": encoder(CLIPTextModel, 24, "quick_gelu", 24, 2),
+        "text_encoder_2": encoder(CLIPTextModelWithProjection, 40, "gelu", 20, None),
+        "unet": unet((ACROSS, ATTENDS), (ATTENDS_UP, UP), block_out_channels=(8, 16), layers_per_block=2,
+                     cross_attention_dim=64, attention_head_dim=[1, 2], use_linear_projection=True,
+                     addition_embed_type="text_time", addition_time_embed_dim=8, time_cond_proj_dim=32,
+                     projection_class_embeddings_input_dim=20 + 6 * 8),
+        "vae": vae(0.13025)}
+    stable_diffusion_xl("sdxl-lcm", parts, {"_class_name": "LCMScheduler", **BETAS}, False, [
+        case("a garden", 32, 32, 3, 8.5, 0),
+        case("a garden", 40, 24, 2, 1.5, 0)])
+
+
+if __name__ == "__main__":
+    torch.set_grad_enabled(False)
+    for make in (sd15, sd21, sdxl, sdxl_lcm):
+        make()
