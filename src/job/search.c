@@ -9,8 +9,9 @@
 #include "base/str.h"
 #include "job/registry.h"
 
-/* Folders of shared data, in order. */
+/* Folders of shared data, in order, after the one that belongs to this program. */
 static const char *const prefixes[] = {"/usr/local/share/omnifs", "/usr/share/omnifs"};
+#define SHARE_FOLDERS (1 + sizeof prefixes / sizeof *prefixes)
 
 static bool join(char path[REGISTRY_PATH_SIZE], const char *folder, const char *name)
 {
@@ -59,6 +60,26 @@ static bool own_prefix(char out[REGISTRY_PATH_SIZE])
     return join(out, program, "share/omnifs");
 }
 
+/* The i-th folder of shared data: ../share/omnifs as seen from the program (an installation under
+ * any prefix), then the usual ones. */
+static bool share_folder(size_t i, char out[REGISTRY_PATH_SIZE])
+{
+    if (i > 0)
+        return snprintf(out, REGISTRY_PATH_SIZE, "%s", prefixes[i - 1]) > 0;
+    char program[REGISTRY_PATH_SIZE];
+    ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
+    if (n <= 0)
+        return false;
+    program[n] = '\0';
+    for (int up = 0; up < 2; up++) {
+        char *slash = strrchr(program, '/');
+        if (!slash)
+            return false;
+        *slash = '\0';
+    }
+    return join(out, program, "share/omnifs");
+}
+
 /* $XDG_… or its default below the home folder. */
 static bool user_folder(const char *variable, const char *fallback, char out[REGISTRY_PATH_SIZE])
 {
@@ -84,8 +105,8 @@ int registry_find(char path[REGISTRY_PATH_SIZE], struct err *e)
         return 0;
     if (own_prefix(folder) && join(path, folder, "registry.ini") && exists(path))
         return 0;
-    for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
-        if (join(path, prefixes[i], "registry.ini") && exists(path))
+    for (size_t i = 0; i < SHARE_FOLDERS; i++)
+        if (share_folder(i, folder) && join(path, folder, "registry.ini") && exists(path))
             return 0;
     if (source_tree(folder) && join(path, folder, "registry.ini"))
         return 0;
@@ -102,8 +123,8 @@ int share_find(const char *name, char path[REGISTRY_PATH_SIZE], struct err *e)
         return 0; /* a build in its tree uses what belongs to it */
     if (own_prefix(folder) && join(path, folder, name) && exists(path))
         return 0;
-    for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
-        if (join(path, prefixes[i], name) && exists(path))
+    for (size_t i = 0; i < SHARE_FOLDERS; i++)
+        if (share_folder(i, folder) && join(path, folder, name) && exists(path))
             return 0;
     return err_set(e, -ENOENT, "%s was not found in %s or %s; install omnifs completely", name,
                    prefixes[0], prefixes[1]);

@@ -39,9 +39,16 @@ builds_against_the_library() {
     # shellcheck disable=SC2086 # a list of flags
     cc ${SANITIZE:+-fsanitize=$SANITIZE} examples/library/draw.c $flags -o "$SCRATCH/draw"
 }
+installed_program_draws() {
+    (cd / && env -u OMNIFS_REGISTRY -u OMNIFS_MODELS "$SCRATCH/root/bin/omnifs" run -q \
+        "$SCRATCH/apple.ini" -o "$SCRATCH/installed")
+}
 it "draw.c builds against the installed library" builds_against_the_library
 it "draw.c draws" draws "$SCRATCH/apple.ppm" 'P6 ' \
     "$SCRATCH/draw" models/omni-mini "a red apple, 3d render" "$SCRATCH/apple.ppm"
+printf 'prompt = a red apple\nsize = 64x64\nsteps = 1\n' >"$SCRATCH/apple.ini"
+it "an installation under any prefix finds its registry, model and word lists" \
+    draws "$SCRATCH/installed/image.png" PNG installed_program_draws
 
 mnt=$SCRATCH/mnt
 it "a mount answers" mount_at "$mnt"
