@@ -1,5 +1,6 @@
 /* omnifs: one binary, a table of commands. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -68,8 +69,20 @@ static bool called_as_mount_helper(const char *path)
     return !strcmp(name, "mount.omnifs") || !strcmp(name, "mount.fuse.omnifs");
 }
 
+/* Threads that wait for the next operation shall sleep: spinning ones take the processor from the
+ * thread they wait for as soon as anything else runs, and a picture takes ten times as long. The
+ * OpenMP library reads this before main(), hence the second start. */
+static void start_with_sleeping_threads(char **argv)
+{
+    if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT") ||
+        setenv("OMP_WAIT_POLICY", "passive", 1) != 0)
+        return;
+    execv("/proc/self/exe", argv); /* where it fails, slower is better than not at all */
+}
+
 int main(int argc, char **argv)
 {
+    start_with_sleeping_threads(argv);
     log_open(LOG_LEVEL_WARN, 0);
     if (argc > 0 && called_as_mount_helper(argv[0]))
         return cmd_mount(argc, argv);
