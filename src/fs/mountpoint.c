@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -134,16 +135,26 @@ static int remove_stale(const char *path, struct err *e)
     return mountpoint_unmount(path, true, e);
 }
 
+/* stat(2) that a dead mount does not answer from the kernel's memory: opening a folder always asks
+ * the daemon. */
+static int look(const char *path, struct stat *st)
+{
+    AUTO_FD int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 && errno == ENOTCONN)
+        return -ENOTCONN;
+    return stat(path, st) ? -errno : 0;
+}
+
 int mountpoint_prepare(const char *path, bool nonempty, struct err *e)
 {
     struct stat st;
     struct mount_entry m;
-    int r = stat(path, &st) ? -errno : 0;
+    int r = look(path, &st);
     if (r == -ENOTCONN) {
         r = remove_stale(path, e);
         if (r)
             return r;
-        r = stat(path, &st) ? -errno : 0;
+        r = look(path, &st);
     }
     if (r)
         return err_set(e, r, "%s: %s", path, strerror(-r));

@@ -263,6 +263,31 @@ static void requests_closed_before_kill_9_run_after_the_restart(void **state)
     assert_true(drawn >= ROUNDS * JOBS);
 }
 
+/* The daemon's own calls on its mount must not keep a dying daemon alive: nobody would answer them,
+ * and the mount would hang instead of failing. */
+static void a_daemon_that_dies_while_it_publishes_is_gone_at_once(void **state)
+{
+    (void)state;
+    static const int signals[] = {SIGKILL, SIGSEGV, SIGABRT};
+    char folder[32];
+    srand(2);
+    for (int i = 0; i < 60; i++) {
+        for (int k = 0; k < 4; k++) {
+            snprintf(folder, sizeof folder, "image/d%d-%d", i, k);
+            assert_int_equal(mounted_submit(&m, folder, "prompt = die\ncount = 8\n"), 0);
+        }
+        /* Among the results. */
+        snprintf(folder, sizeof folder, "image/d%d-0/image-1.png", i);
+        assert_true(appears(mounted_path(&m, "%s", folder), 10));
+        sleep_ms(rand() % 12);
+        if (!mounted_crash(&m, signals[i % 3]))
+            fail_msg("the daemon is still there 10 s after signal %d", signals[i % 3]);
+        assert_int_equal(open(mounted_path(&m, ".omnifs/pid"), O_RDONLY), -1);
+        assert_int_equal(errno, ENOTCONN);
+        restart(); /* takes the dead mount away */
+    }
+}
+
 static void a_store_is_served_by_one_daemon_only(void **state)
 {
     (void)state;
@@ -288,6 +313,7 @@ int main(void)
         TEST(umount_while_results_appear_never_hangs),
         TEST(a_second_signal_ends_at_once),
         TEST(requests_closed_before_kill_9_run_after_the_restart),
+        TEST(a_daemon_that_dies_while_it_publishes_is_gone_at_once),
         TEST(a_store_is_served_by_one_daemon_only),
     };
     const char *why = mounted_impossible();

@@ -13,6 +13,8 @@
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
@@ -94,6 +96,8 @@ static void exec_daemon(const struct mounted *m, const char *options)
     if (!getenv("OMNIFS_LOG"))
         setenv("OMNIFS_LOG", "warn", 1);
     setpgid(0, 0);
+    setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that is killed leaves no daemon behind */
     execl(test_program("omnifs_stub"), "omnifs", "mount", m->store, m->dir, "-f", "-o", all,
           (char *)NULL);
     _exit(127);
@@ -152,6 +156,12 @@ int mounted_end(struct mounted *m, int signal)
         mounted_kill(m);
     }
     return r;
+}
+
+bool mounted_crash(struct mounted *m, int signal)
+{
+    kill(m->daemon, signal);
+    return reap(m, 10) >= 0;
 }
 
 void mounted_kill(struct mounted *m)

@@ -25,6 +25,8 @@ int mounted_start(struct mounted *m, const char *options);
 int mounted_end(struct mounted *m, int signal);
 /* kill -9 and lazy unmount. */
 void mounted_kill(struct mounted *m);
+/* Kills with `signal`; true when the daemon is gone within 10 s. The dead mount stays. */
+bool mounted_crash(struct mounted *m, int signal);
 void mounted_free(struct mounted *m); /* whatever state it is in */
 
 const char *mounted_path(const struct mounted *m, const char *fmt, ...)
