@@ -8,10 +8,14 @@
 
 #include <cmocka.h>
 
+#include "../support/kl_part.h"
 #include "../support/known.h"
 #include "base/cleanup.h"
 #include "base/str.h"
 #include "engine/models/unet.h"
+#include "engine/random.h"
+#include "engine/schedule/schedule.h"
+#include "engine/vae/vae.h"
 
 /* ---- generated weights ---- */
 
@@ -144,6 +148,10 @@ static const char sd15_config[] =
     "\"up_block_types\": [\"UpBlock2D\", \"CrossAttnUpBlock2D\"], \"attention_head_dim\": 2, "
     "\"cross_attention_dim\": 8, \"norm_num_groups\": 4}";
 
+static const char kl_config[] = "{\"_class_name\": \"AutoencoderKL\", \"block_out_channels\": [8, "
+                                "16], \"layers_per_block\": 2, "
+                                "\"norm_num_groups\": 4, \"scaling_factor\": 0.13025}";
+
 static struct unet *open_unet(struct bench *b, const struct shape *s, const char *config)
 {
     struct unet *u = NULL;
@@ -218,6 +226,103 @@ static void items_of_a_batch_are_what_they_are_alone(void **state)
     bench_close(&b);
 }
 
+/* ---- a whole way from noise to pixels, with the conditions given ---- */
+
+enum { STEPS = 4 };
+
+static void open_schedule(struct schedule *s)
+{
+    static const char json[] = "{\"_class_name\": \"EulerDiscreteScheduler\", \"beta_start\": "
+                               "0.00085, \"beta_end\": 0.012, "
+                               "\"beta_schedule\": \"scaled_linear\", \"timestep_spacing\": "
+                               "\"leading\", \"steps_offset\": 1}";
+    struct config *c;
+    struct schedule_config options;
+    struct err e = {0};
+    assert_int_equal(config_parse("scheduler", json, strlen(json), &c, &e), 0);
+    if (schedule_config_parse(c, &options, &e) != 0 ||
+        schedule_make(&options, STEPS, 0, s, &e) != 0)
+        fail_msg("%s", e.text);
+    config_close(c);
+}
+
+/* x += the Euler step of a prediction: the one update that this kind has. */
+static void take_step(struct bench *b, const struct schedule_step *at, struct tensor *x,
+                      struct tensor *prediction)
+{
+    const struct tensor *terms[SCHEDULE_MAX_TERMS];
+    const struct schedule_update *u = &at->update[0];
+    assert_int_equal(at->updates, 1);
+    for (int i = 0; i < u->count; i++)
+        terms[i] = u->from[i] == SLOT_X ? x : prediction;
+    op_combine_to(b->o, x, terms, u->coefficient, u->count);
+}
+
+/* Guidance 5 over text and negative text; the latent [1, 16, 24, 4] of seed 0. */
+static struct tensor *sample(struct bench *b, const struct unet *u)
+{
+    static const float sizes[UNET_TIME_IDS] = {32, 48, 0, 0, 32, 48};
+    static const char *const text[2] = {"in.txt", "in.neg"}, *const pool[2] = {"in.pooled",
+                                                                               "in.npooled"};
+    const float guided[2] = {5, -4};
+    struct tensor *texts[2], *added[2];
+    struct schedule s;
+    struct random random;
+    float noise[1536];
+    random_seed(&random, 0);
+    random_normal(&random, noise, ARRAY_LEN(noise));
+    open_schedule(&s);
+    struct tensor *x = op_from_host(b->o, DTYPE_F32, SHAPE(1, 4, 16, 24), noise);
+    x = op_affine(b->o, op_permute(b->o, x, to_last), s.initial_noise, 0);
+    for (int k = 0; k < 2; k++) {
+        texts[k] = input(b, text[k], SHAPE(1, 9, 64));
+        added[k] = unet_added(u, b->o, input(b, pool[k], SHAPE(1, 32)), sizes);
+    }
+    for (int i = 0; i < STEPS; i++) {
+        struct tensor *y[2], *scaled = op_affine(b->o, x, s.at[i].input_scale, 0);
+        for (int k = 0; k < 2; k++)
+            y[k] = unet_forward(u, b->o, scaled, texts[k], s.timesteps[i], added[k], NULL);
+        op_combine_to(b->o, y[0], (const struct tensor *[]){y[0], y[1]}, guided, 2);
+        take_step(b, &s.at[i], x, y[0]);
+    }
+    schedule_free(&s);
+    return x;
+}
+
+static void sdxl_sampling_gives_the_known_latent_and_picture(void **state)
+{
+    (void)state;
+    struct bench b, v;
+    struct vae vae;
+    struct err e = {0};
+    struct unet *u = open_unet(&b, &xl, xl_config);
+    struct tensor *x = sample(&b, u);
+    size_t n;
+    AUTO_FREE float *latent = values(&b, x, &n);
+    check(&b, op_permute(b.o, x, to_first),
+          &(struct expected){1536,
+                             -1.862974,
+                             6.238293,
+                             {-5.116058f, -1.131454f, 1.487541f, 1.372313f, 4.070660f},
+                             {-7.813574f, -6.921060f, 3.056874f}});
+    bench_open(&v, kl_part(2), "diffusion_pytorch_model", kl_config);
+    if (vae_load(&v.part, &vae, &e) != 0)
+        fail_msg("%s", e.text);
+    struct tensor *z = op_from_host(v.o, DTYPE_F32, SHAPE(1, 16, 24, 4), latent);
+    z = vae_decode(&vae, v.o, op_affine(v.o, z, (float)(1 / vae.scaling), 0));
+    z = op_clamp(v.o, op_affine(v.o, z, 0.5f, 0.5f), 0, 1);
+    check(&v, op_permute(v.o, z, to_first),
+          &(struct expected){4608,
+                             0.457782,
+                             0.280820,
+                             {0.917629f, 0.876116f, 0.855610f, 0.825905f, 0.784693f},
+                             {0.490873f, 0.772506f, 0.608932f}});
+    vae_free(&vae);
+    bench_close(&v);
+    unet_free(u);
+    bench_close(&b);
+}
+
 /* ---- configs that are refused ---- */
 
 static void assert_refused(const char *option, int code, const char *named)
@@ -256,6 +361,7 @@ int main(void)
         cmocka_unit_test(sdxl_unet_gives_the_known_answer),
         cmocka_unit_test(sd15_unet_gives_the_known_answer),
         cmocka_unit_test(items_of_a_batch_are_what_they_are_alone),
+        cmocka_unit_test(sdxl_sampling_gives_the_known_latent_and_picture),
         cmocka_unit_test(options_that_would_change_the_numbers_are_refused_by_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
