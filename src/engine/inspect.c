@@ -1,6 +1,8 @@
 /* Looking at checkpoints without drawing: what is there, what is missing, what it would need. */
 #include <errno.h>
 #include <jansson.h>
+#include <math.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -69,7 +71,8 @@ static json_t *part_json(const struct part *p, const struct err *fault)
                             json_integer((json_int_t)weights_parameters(p->weights)));
         json_object_set_new(j, "bytes", json_integer((json_int_t)weights_bytes(p->weights)));
         json_object_set_new(j, "dtypes", dtypes_of(p->weights));
-        json_object_set_new(j, "unused", unused_of(p->weights));
+        if (p->loader.backend) /* a model has asked for its tensors */
+            json_object_set_new(j, "unused", unused_of(p->weights));
     }
     const struct err *e = p->loader.err.code ? &p->loader.err : fault;
     json_object_set_new(j, "error", e && e->code ? text(e->text) : json_null());
@@ -85,20 +88,28 @@ static bool part_opened(const struct checkpoint *c, const char *name)
 }
 
 /* A part that model_index.json names but loading did not reach. */
-static json_t *unopened_json(const struct checkpoint *c, const char *name, const char *stem)
+static json_t *unopened_json(struct checkpoint *c, const char *name, const char *stem)
 {
     struct err e = {0};
-    struct part p = {0};
-    AUTO_FREE char *folder = checkpoint_file(c, name);
-    if (folder)
-        part_open(&p, folder, name, stem, &e);
+    struct part p;
+    checkpoint_peek(c, name, stem, &p, &e);
     snprintf(p.name, sizeof(p.name), "%s", name);
     json_t *j = part_json(&p, &e);
     part_close(&p);
     return j;
 }
 
-static json_t *parts_json(const struct checkpoint *c)
+/* Parts without weights are told of where they are missing. */
+static void add_missing(json_t *j, struct checkpoint *c, const char *name)
+{
+    struct err e = {0};
+    AUTO_FREE char *folder = NULL;
+    if (config_length(c->index, name) == 2 && checkpoint_folder(c, name, &folder, &e) != 0)
+        json_array_append_new(
+            j, json_pack("{s:s, s:b, s:o}", "name", name, "found", 0, "error", text(e.text)));
+}
+
+static json_t *parts_json(struct checkpoint *c)
 {
     static const struct {
         const char *name, *stem;
@@ -111,12 +122,15 @@ static json_t *parts_json(const struct checkpoint *c)
         {"unet", "diffusion_pytorch_model"},
         {"vae", "diffusion_pytorch_model"},
     };
+    static const char *const tokenizers[] = {"tokenizer", "tokenizer_2"};
     json_t *j = json_array();
     for (int i = 0; i < c->part_count; i++)
         json_array_append_new(j, part_json(&c->parts[i], NULL));
     for (size_t i = 0; i < ARRAY_LEN(usual) && c->index; i++)
         if (config_length(c->index, usual[i].name) == 2 && !part_opened(c, usual[i].name))
             json_array_append_new(j, unopened_json(c, usual[i].name, usual[i].stem));
+    for (size_t i = 0; i < ARRAY_LEN(tokenizers) && c->index; i++)
+        add_missing(j, c, tokenizers[i]);
     return j;
 }
 
@@ -186,6 +200,8 @@ int omni_inspect(const char *path, char **json, struct err *e)
     AUTO_JSON json_t *j = json_object();
     json_object_set_new(j, "path", text(path));
     json_object_set_new(j, "class", text(m.checkpoint.class_name ? m.checkpoint.class_name : ""));
+    if (m.checkpoint.file)
+        json_object_set_new(j, "holds", text(single_file_what(m.checkpoint.file)));
     json_object_set_new(j, "family", m.family ? text(m.family->name) : json_null());
     json_object_set_new(j, "error", rc ? text(fault.text) : json_null());
     if (rc == 0)
@@ -201,9 +217,28 @@ int omni_inspect(const char *path, char **json, struct err *e)
 
 /* ---- verify ---- */
 
+/* Whole rows at a time: a quantized tensor's blocks never go beyond one. */
+static bool expanded_finite(const struct weights_entry *t)
+{
+    size_t columns = t->rank ? (size_t)t->dims[t->rank - 1] : 1;
+    AUTO_FREE float *row = columns < SIZE_MAX / sizeof *row ? malloc(columns * sizeof *row) : NULL;
+    size_t rows = 1;
+    for (int i = 0; i + 1 < t->rank; i++)
+        rows *= (size_t)t->dims[i];
+    bool finite = row || !columns;
+    for (size_t i = 0; i < rows && row && finite; i++) {
+        t->expand((const char *)t->data + i * (t->bytes / rows), (int64_t)columns, row);
+        for (size_t k = 0; k < columns && finite; k++)
+            finite = isfinite(row[k]);
+    }
+    return finite;
+}
+
 /* The exponent bits that are all set in infinities and NaNs; 0 for types without them. */
 static bool finite_all(const struct weights_entry *t)
 {
+    if (t->expand)
+        return expanded_finite(t);
     size_t n = t->bytes / dtype_size(t->dtype);
     const uint16_t *half = t->data;
     const uint32_t *word = t->data;
@@ -238,6 +273,8 @@ int omni_verify(const char *path, struct err *e)
     e = e ? e : &local;
     *e = local; /* what an earlier call left there is not ours */
     int rc = model_open(&m, path, &cpu_only, true, e);
+    if (rc == -ENOENT && m.checkpoint.missing[0])
+        rc = 0; /* a single file is whole without the parts that lie elsewhere */
     for (int i = 0; i < m.checkpoint.part_count && rc == 0; i++)
         rc = verify_part(&m.checkpoint.parts[i], e);
     model_close(&m);

@@ -53,8 +53,12 @@ static int choose_compute(struct omni_model *m, enum omni_precision p, struct er
 
 static int read_schedule(struct omni_model *m, struct err *e)
 {
-    AUTO_FREE char *path = checkpoint_file(&m->checkpoint, "scheduler/scheduler_config.json");
-    return path ? schedule_config_read(path, &m->schedule, e) : err_nomem(e);
+    struct config *c = NULL;
+    int rc = checkpoint_scheduler(&m->checkpoint, &c, e);
+    if (rc == 0)
+        rc = schedule_config_parse(c, &m->schedule, e);
+    config_close(c);
+    return rc;
 }
 
 static void fill_info(struct omni_model *m)
@@ -89,6 +93,8 @@ int model_open(struct omni_model *m, const char *path, const struct omni_load_op
         device_open(o->device, o->threads, &m->device, e) != 0 ||
         choose_compute(m, o->precision, e) != 0)
         return e->code;
+    m->checkpoint.elsewhere = o->parts;
+    m->checkpoint.elsewhere_count = o->part_count;
     m->checkpoint.backend = m->device.backend;
     m->checkpoint.shapes_only = shapes_only;
     m->prompts = prompt_cache_new(PROMPT_CACHE_BYTES);

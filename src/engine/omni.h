@@ -20,10 +20,19 @@ enum omni_precision { OMNI_AUTO, OMNI_FP32, OMNI_BF16, OMNI_FP16 };
 int omni_precision_parse(const char *word, enum omni_precision *out);
 const char *omni_precision_name(enum omni_precision p);
 
+/* A part of a checkpoint that lies elsewhere. `path`: its folder, or a checkpoint in the hub's
+ * layout that has a part of this name. */
+struct omni_part {
+    const char *name; /* "text_encoder", "text_encoder_2", "vae", "tokenizer", "tokenizer_2" … */
+    const char *path;
+};
+
 struct omni_load_options {
     const char *device; /* "cpu", "cuda:0"; NULL: OMNIFS_DEVICE, else the best there is */
     enum omni_precision precision; /* OMNI_AUTO: measured to be the fastest that the model allows */
     int threads;                   /* CPU threads; 0: OMNIFS_THREADS, else all that may be used */
+    const struct omni_part *parts; /* in place of the checkpoint's own, or of those it lacks */
+    int part_count;
 };
 
 struct omni_model_info {
@@ -45,7 +54,11 @@ struct omni_model_info {
     char sha256[65];
 };
 
-/* Loads a folder in the hub's layout (model_index.json). */
+/* Loads a folder in the hub's layout (model_index.json), or a single .safetensors or .gguf file, or
+ * a folder that holds one. Parts that a single file lacks are looked for in `parts`, in folders
+ * beside the file, and (tokenizers, the scheduler) beside the other parts. Configs are found out
+ * from the tensors; model_index.json and config.json beside the file win where their _class_name is
+ * the right one. */
 int omni_model_load(const char *path, const struct omni_load_options *options,
                     struct omni_model **out, struct err *e);
 void omni_model_free(struct omni_model *m);

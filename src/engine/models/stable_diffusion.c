@@ -47,11 +47,10 @@ static int load_text(struct checkpoint *c, struct sd *s, const char *encoder, co
 {
     struct part *p;
     int i = s->texts++;
-    AUTO_FREE char *folder = checkpoint_file(c, tokenizer);
-    if (!folder)
-        return err_nomem(e);
+    AUTO_FREE char *folder = NULL;
     if (checkpoint_part(c, encoder, "model", &p, e) != 0 ||
         clip_text_load(p, &s->text[i].encoder, e) != 0 ||
+        checkpoint_folder(c, tokenizer, &folder, e) != 0 ||
         tokenizer_open(folder, &s->text[i].tokenizer, e) != 0 ||
         clip_prompt_check(s->text[i].tokenizer, folder, e) != 0)
         return e->code;

@@ -7,10 +7,9 @@
 
 int chat_open(struct checkpoint *c, int vocabulary, struct chat *chat, struct err *e)
 {
-    AUTO_FREE char *folder = checkpoint_file(c, "tokenizer");
-    if (!folder)
-        return err_nomem(e);
-    if (tokenizer_open(folder, &chat->tokenizer, e) != 0)
+    AUTO_FREE char *folder = NULL;
+    if (checkpoint_folder(c, "tokenizer", &folder, e) != 0 ||
+        tokenizer_open(folder, &chat->tokenizer, e) != 0)
         return e->code;
     chat->pad = tokenizer_pad(chat->tokenizer);
     if (chat->pad < 0)

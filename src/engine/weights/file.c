@@ -38,10 +38,10 @@ int weights_file_open(const char *path, struct weights_file *out, struct err *e)
 
 void weights_file_close(struct weights_file *f)
 {
-    for (size_t i = 0; i < f->count; i++) {
+    for (size_t i = 0; i < f->count; i++)
         free((char *)f->entries[i].name);
-        free(f->copies ? f->copies[i] : NULL);
-    }
+    for (size_t i = 0; i < f->copy_count; i++)
+        free(f->copies[i]);
     free(f->entries);
     free(f->copies);
     free(f->path);

@@ -41,7 +41,8 @@ static void *grown(void *list, size_t cap)
 }
 
 /* Takes over a tensor and the data made for it (NULL for mapped data). */
-static bool keep(struct weight_loader *l, struct tensor *t, void *expanded)
+static bool keep(struct weight_loader *l, struct tensor *t, void *expanded,
+                 const struct weights_entry *source)
 {
     if (l->owned_count == l->owned_cap) {
         size_t cap = l->owned_cap ? 2 * l->owned_cap : 64;
@@ -49,11 +50,14 @@ static bool keep(struct weight_loader *l, struct tensor *t, void *expanded)
         l->owned = owned ? owned : l->owned;
         void *data = owned ? grown(l->expanded, cap) : NULL;
         l->expanded = data ? data : l->expanded;
-        if (!data)
+        void *sources = data ? grown(l->sources, cap) : NULL;
+        l->sources = sources ? sources : l->sources;
+        if (!sources)
             return false;
         l->owned_cap = cap;
     }
     l->expanded[l->owned_count] = expanded;
+    l->sources[l->owned_count] = source;
     l->owned[l->owned_count++] = t;
     return true;
 }
@@ -119,7 +123,7 @@ static struct tensor *make(struct weight_loader *l, const struct weights_entry *
     if (tensor_weight_new(l->backend, dtype, rank, dims, l->shapes_only ? NULL : data, l->compute,
                           &made, &l->err))
         return NULL;
-    if (!keep(l, made, expanded)) {
+    if (!keep(l, made, expanded, t)) {
         tensor_weight_free(made);
         err_nomem(&l->err);
         return NULL;
@@ -172,8 +176,10 @@ void weight_loader_free(struct weight_loader *l)
     }
     free(l->owned);
     free(l->expanded);
+    free(l->sources);
     l->owned = NULL;
     l->expanded = NULL;
+    l->sources = NULL;
     l->owned_count = l->owned_cap = 0;
 }
 

@@ -154,11 +154,12 @@ static int align(struct reader *r)
         size_t rounded;
         if (!size_add(t->bytes, COPY_ALIGNMENT - 1, &rounded))
             return err_nomem(r->e);
-        s->copies[i] = aligned_alloc(COPY_ALIGNMENT, rounded / COPY_ALIGNMENT * COPY_ALIGNMENT);
-        if (!s->copies[i])
+        void *copy = aligned_alloc(COPY_ALIGNMENT, rounded / COPY_ALIGNMENT * COPY_ALIGNMENT);
+        if (!copy)
             return err_nomem(r->e);
-        memcpy(s->copies[i], t->data, t->bytes);
-        t->data = s->copies[i];
+        s->copies[s->copy_count++] = copy;
+        memcpy(copy, t->data, t->bytes);
+        t->data = copy;
     }
     return 0;
 }

@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "base/str.h"
 #include "engine/weights/file.h"
+#include "engine/weights/rename.h"
 #include "engine/weights/usage.h"
 
 enum { INDEX_LIMIT = 32 << 20, SHARD_LIMIT = 4096 };
@@ -211,6 +212,26 @@ int weights_open(const char *path, const char *stem, struct weights **out, struc
         code = err_nomem(e);
     if (!code)
         code = ends_with(w->path, ".json") ? open_index(w, e) : open_single(w, e);
+    if (code)
+        weights_close(w);
+    else
+        *out = w;
+    return code;
+}
+
+int weights_open_renamed(const char *path, const char *prefix, const struct rename_rule *rules,
+                         struct weights **out, struct err *e)
+{
+    struct weights *w = calloc(1, sizeof *w);
+    if (!w || !(w->path = strdup(path))) {
+        weights_close(w);
+        return err_nomem(e);
+    }
+    int code = open_file(w, path, e);
+    if (!code)
+        code = weights_file_rename(&w->files[0], prefix, rules, e);
+    if (!code)
+        code = merge(w, e);
     if (code)
         weights_close(w);
     else

@@ -33,6 +33,11 @@ struct weights_entry {
 /* `path`: a file (.safetensors or an index), or a folder in which `stem` is looked for
  * ("diffusion_pytorch_model", "model"). -ENOENT where there is none, -EINVAL on a fault. */
 int weights_open(const char *path, const char *stem, struct weights **out, struct err *e);
+/* One file, of which only tensors that begin with `prefix` count, under the names that `rules`
+ * (rename.h; NULL: none) make of what follows the prefix. */
+struct rename_rule;
+int weights_open_renamed(const char *path, const char *prefix, const struct rename_rule *rules,
+                         struct weights **out, struct err *e);
 void weights_close(struct weights *w);
 const char *weights_path(const struct weights *w);
 size_t weights_count(const struct weights *w);
@@ -57,6 +62,7 @@ struct weight_loader {
     uint64_t parameters, bytes;
     struct tensor **owned; /* every tensor made, for weight_loader_free */
     void **expanded;       /* [owned_cap]: a tensor's expanded data, or NULL */
+    const struct weights_entry **sources; /* [owned_cap]: what each was made from */
     size_t owned_count, owned_cap;
 };
 struct tensor *weight(struct weight_loader *l, int rank, const int64_t *dims, const char *fmt, ...)

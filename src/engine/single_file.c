@@ -1,0 +1,306 @@
+#include "engine/single_file.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/str.h"
+#include "engine/infer.h"
+#include "engine/weights/naming.h"
+
+enum { MAX_PARTS = 4, MAX_SIGNS = 3 };
+
+/* ---- what is known ---- */
+
+struct contained {
+    const char *name;                /* "unet"; NULL behind the last */
+    const char *prefix;              /* of its tensors */
+    const struct rename_rule *rules; /* NULL: it has the hub's names */
+    infer_config *infer;
+};
+
+struct kind {
+    const char *what; /* "the transformer of FLUX.2 [klein]" */
+    const char *class_name;
+    const char *signs[MAX_SIGNS]; /* tensors that are all there */
+    struct contained parts[MAX_PARTS];
+    const char *elsewhere[MAX_PARTS]; /* what else the pipeline needs */
+    const char *scheduler;            /* scheduler_config.json without its last brace */
+};
+
+static const char flux2_scheduler[] =
+    "{\"_class_name\": \"FlowMatchEulerDiscreteScheduler\", \"num_train_timesteps\": 1000, "
+    "\"shift\": 3.0, \"use_dynamic_shifting\": true, \"base_shift\": 0.5, \"max_shift\": 1.15, "
+    "\"base_image_seq_len\": 256, \"max_image_seq_len\": 4096";
+
+static const char zimage_scheduler[] =
+    "{\"_class_name\": \"FlowMatchEulerDiscreteScheduler\", \"num_train_timesteps\": 1000, "
+    "\"shift\": 3.0, \"use_dynamic_shifting\": false";
+
+#define NOISE                                                                                      \
+    "\"num_train_timesteps\": 1000, \"beta_schedule\": \"scaled_linear\", "                        \
+    "\"beta_start\": 0.00085, \"beta_end\": 0.012, \"steps_offset\": 1, "                          \
+    "\"timestep_spacing\": \"leading\", \"clip_sample\": false, \"set_alpha_to_one\": false, "     \
+    "\"skip_prk_steps\": true"
+static const char sd_scheduler[] = "{\"_class_name\": \"PNDMScheduler\", " NOISE;
+static const char sdxl_scheduler[] = "{\"_class_name\": \"EulerDiscreteScheduler\", " NOISE;
+#undef NOISE
+
+static const struct kind kinds[] = {
+    {.what = "the transformer of FLUX.2 [klein]",
+     .class_name = "Flux2KleinPipeline",
+     .signs = {"double_stream_modulation_img.lin.weight", "single_blocks.0.linear1.weight"},
+     .parts = {{"transformer", "", naming_flux2, infer_flux2}},
+     .elsewhere = {"text_encoder", "vae", "tokenizer"},
+     .scheduler = flux2_scheduler},
+    {.what = "the transformer of FLUX.2 [klein]",
+     .class_name = "Flux2KleinPipeline",
+     .signs = {"double_stream_modulation_img.linear.weight",
+               "single_transformer_blocks.0.attn.to_qkv_mlp_proj.weight"},
+     .parts = {{"transformer", "", NULL, infer_flux2}},
+     .elsewhere = {"text_encoder", "vae", "tokenizer"},
+     .scheduler = flux2_scheduler},
+    {.what = "the transformer of Z-Image",
+     .class_name = "ZImagePipeline",
+     .signs = {"noise_refiner.0.attention_norm1.weight", "x_embedder.weight",
+               "cap_embedder.1.weight"},
+     .parts = {{"transformer", "", naming_zimage, infer_zimage}},
+     .elsewhere = {"text_encoder", "vae", "tokenizer"},
+     .scheduler = zimage_scheduler},
+    {.what = "the transformer of Z-Image",
+     .class_name = "ZImagePipeline",
+     .signs = {"noise_refiner.0.attention_norm1.weight", "all_x_embedder.2-1.weight",
+               "cap_embedder.1.weight"},
+     .parts = {{"transformer", "", NULL, infer_zimage}},
+     .elsewhere = {"text_encoder", "vae", "tokenizer"},
+     .scheduler = zimage_scheduler},
+    {.what = "Stable Diffusion XL",
+     .class_name = "StableDiffusionXLPipeline",
+     .signs = {"model.diffusion_model.label_emb.0.0.weight",
+               "conditioner.embedders.0.transformer.text_model.final_layer_norm.weight",
+               "conditioner.embedders.1.model.ln_final.weight"},
+     .parts = {{"unet", "model.diffusion_model.", naming_ldm_unet, infer_unet},
+               {"vae", "first_stage_model.", naming_ldm_vae, infer_vae_sdxl},
+               {"text_encoder", "conditioner.embedders.0.transformer.", naming_clip, infer_clip},
+               {"text_encoder_2", "conditioner.embedders.1.model.", naming_open_clip,
+                infer_clip_projected}},
+     .elsewhere = {"tokenizer", "tokenizer_2"},
+     .scheduler = sdxl_scheduler},
+    {.what = "Stable Diffusion 1",
+     .class_name = "StableDiffusionPipeline",
+     .signs = {"model.diffusion_model.input_blocks.0.0.weight",
+               "cond_stage_model.transformer.text_model.final_layer_norm.weight"},
+     .parts = {{"unet", "model.diffusion_model.", naming_ldm_unet, infer_unet},
+               {"vae", "first_stage_model.", naming_ldm_vae, infer_vae_sd},
+               {"text_encoder", "cond_stage_model.transformer.", naming_clip, infer_clip}},
+     .elsewhere = {"tokenizer"},
+     .scheduler = sd_scheduler},
+};
+
+/* Files that people will try. */
+static const struct {
+    const char *sign, *what;
+} others[] = {
+    {"double_blocks.0.img_mod.lin.weight", "the transformer of FLUX.1"},
+    {"conditioner.embedders.0.model.ln_final.weight", "the refiner of Stable Diffusion XL"},
+    {"cond_stage_model.model.ln_final.weight", "Stable Diffusion 2 in its original naming"},
+    {"joint_blocks.0.x_block.attn.qkv.weight", "Stable Diffusion 3"},
+    {"patch_embedding.weight", "a video transformer (Wan)"},
+    {"model.embed_tokens.weight", "a language model"},
+    {"token_embd.weight", "a language model"},
+    {"decoder.conv_in.weight", "an autoencoder"},
+};
+
+/* ComfyUI puts one of these before the names of a transformer. */
+static const char *const prefixes[] = {"", "model.diffusion_model.", "diffusion_model."};
+
+/* ---- recognising ---- */
+
+struct single_file {
+    char *path;
+    const struct kind *kind;
+    const char *prefix;
+    bool distilled;    /* as far as names of files tell */
+    bool v_prediction; /* marked by a tensor called v_pred */
+    bool zero_snr;     /* … ztsnr */
+};
+
+static bool has(const struct weights *w, const char *prefix, const char *name)
+{
+    AUTO_STR struct str s = {0};
+    str_addf(&s, "%s%s", prefix, name);
+    return weights_find(w, str_cstr(&s)) != NULL;
+}
+
+static bool is_kind(const struct weights *w, const struct kind *k, const char *prefix)
+{
+    for (int i = 0; i < MAX_SIGNS && k->signs[i]; i++)
+        if (!has(w, prefix, k->signs[i]))
+            return false;
+    return true;
+}
+
+static int unknown(const struct weights *w, const char *path, struct err *e)
+{
+    for (size_t p = 0; p < ARRAY_LEN(prefixes); p++)
+        for (size_t i = 0; i < ARRAY_LEN(others); i++)
+            if (has(w, prefixes[p], others[i].sign))
+                return err_set(e, -EINVAL,
+                               "%s holds %s, which cannot be used as a model; known are: FLUX.2 "
+                               "[klein], Z-Image, Stable Diffusion 1 and XL",
+                               path, others[i].what);
+    return err_set(e, -EINVAL,
+                   "%s: its %zu tensors ('%.80s' …) are of no known model; known are: FLUX.2 "
+                   "[klein], Z-Image, Stable Diffusion 1 and XL",
+                   path, weights_count(w), weights_count(w) ? weights_at(w, 0)->name : "none");
+}
+
+static int recognise(struct single_file *f, const struct weights *w, struct err *e)
+{
+    const char *slash = strrchr(f->path, '/'), *name = slash ? slash + 1 : f->path;
+    f->distilled = !strcasestr(name, "base");
+    f->v_prediction = has(w, "", "v_pred");
+    f->zero_snr = has(w, "", "ztsnr");
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
+        for (size_t p = 0; p < ARRAY_LEN(prefixes); p++)
+            if (is_kind(w, &kinds[i], prefixes[p])) {
+                f->kind = &kinds[i];
+                f->prefix = prefixes[p];
+                return 0;
+            }
+    return unknown(w, f->path, e);
+}
+
+int single_file_open(const char *path, struct single_file **out, struct err *e)
+{
+    struct weights *w = NULL;
+    struct single_file *f = calloc(1, sizeof *f);
+    if (!f || !(f->path = strdup(path))) {
+        single_file_close(f);
+        return err_nomem(e);
+    }
+    int code = weights_open_renamed(path, "", NULL, &w, e);
+    if (!code)
+        code = recognise(f, w, e);
+    weights_close(w);
+    if (code)
+        single_file_close(f);
+    else
+        *out = f;
+    return code;
+}
+
+void single_file_close(struct single_file *f)
+{
+    if (f)
+        free(f->path);
+    free(f);
+}
+
+const char *single_file_path(const struct single_file *f)
+{
+    return f->path;
+}
+
+const char *single_file_what(const struct single_file *f)
+{
+    return f->kind->what;
+}
+
+const char *single_file_class(const struct single_file *f)
+{
+    return f->kind->class_name;
+}
+
+/* ---- what folders would say ---- */
+
+static int parse(const struct single_file *f, struct str *json, struct config **out, struct err *e)
+{
+    return json->failed ? err_nomem(e) : config_parse(f->path, json->data, json->len, out, e);
+}
+
+/* A part in model_index.json: its library and class, which nobody asks for here. */
+static void add_part(struct str *json, const char *name)
+{
+    str_addf(json, ", \"%s\": [\"\", \"\"]", name);
+}
+
+int single_file_index(const struct single_file *f, struct config **out, struct err *e)
+{
+    const struct kind *k = f->kind;
+    AUTO_STR struct str json = {0};
+    str_addf(&json, "{\"_class_name\": \"%s\", \"is_distilled\": %s", k->class_name,
+             f->distilled ? "true" : "false");
+    for (int i = 0; i < MAX_PARTS && k->parts[i].name; i++)
+        add_part(&json, k->parts[i].name);
+    for (int i = 0; i < MAX_PARTS && k->elsewhere[i]; i++)
+        add_part(&json, k->elsewhere[i]);
+    str_add(&json, "}");
+    return parse(f, &json, out, e);
+}
+
+int single_file_scheduler(const struct single_file *f, struct config **out, struct err *e)
+{
+    AUTO_STR struct str json = {0};
+    str_add(&json, f->kind->scheduler);
+    if (f->v_prediction)
+        str_add(&json, ", \"prediction_type\": \"v_prediction\"");
+    if (f->zero_snr)
+        str_add(&json, ", \"rescale_betas_zero_snr\": true");
+    str_add(&json, "}");
+    return parse(f, &json, out, e);
+}
+
+static const struct contained *find_part(const struct single_file *f, const char *name)
+{
+    for (int i = 0; i < MAX_PARTS && f->kind->parts[i].name; i++)
+        if (!strcmp(f->kind->parts[i].name, name))
+            return &f->kind->parts[i];
+    return NULL;
+}
+
+bool single_file_has(const struct single_file *f, const char *name)
+{
+    return find_part(f, name) != NULL;
+}
+
+/* config.json beside the file, where it is of the class that was found; else NULL. */
+static struct config *stated_config(const struct single_file *f, struct config *found)
+{
+    AUTO_STR struct str path = {0};
+    struct config *stated = NULL;
+    const char *slash = strrchr(f->path, '/');
+    if (slash)
+        str_addn(&path, f->path, (size_t)(slash - f->path) + 1);
+    str_add(&path, "config.json");
+    if (path.failed || access(path.data, F_OK) || config_open(path.data, &stated, NULL))
+        return NULL;
+    if (!strcmp(config_string(stated, "_class_name", ""), config_string(found, "_class_name", "?")))
+        return stated;
+    config_close(stated);
+    return NULL;
+}
+
+int single_file_part(const struct single_file *f, const char *name, struct config **config,
+                     struct weights **weights, struct err *e)
+{
+    const struct contained *p = find_part(f, name);
+    AUTO_STR struct str prefix = {0};
+    if (!p)
+        return err_set(e, -ENOENT, "%s has no %s", f->path, name);
+    str_addf(&prefix, "%s%s", f->prefix, p->prefix);
+    if (prefix.failed)
+        return err_nomem(e);
+    int code = weights_open_renamed(f->path, prefix.data, p->rules, weights, e);
+    if (!code)
+        code = p->infer(*weights, config, e);
+    if (code)
+        return code;
+    struct config *stated = stated_config(f, *config);
+    if (stated) {
+        config_close(*config);
+        *config = stated;
+    }
+    return 0;
+}
