@@ -85,6 +85,18 @@ static int make_scratch(struct mounted *m)
     return mkdir(m->store, 0700) || mkdir(m->dir, 0755) ? -1 : 0;
 }
 
+/* A sanitizer's report of a crash that the test itself causes takes seconds. */
+static void let_crashes_be_crashes(void)
+{
+    static const char *const names[] = {"ASAN_OPTIONS", "TSAN_OPTIONS", "UBSAN_OPTIONS"};
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        char all[2048];
+        const char *old = getenv(names[i]);
+        snprintf(all, sizeof all, "%s:handle_segv=0:handle_abort=0", old ? old : "");
+        setenv(names[i], *all == ':' ? all + 1 : all, 1);
+    }
+}
+
 static void exec_daemon(const struct mounted *m, const char *options)
 {
     char all[PATH_MAX + 1024], registry[PATH_MAX];
@@ -95,6 +107,7 @@ static void exec_daemon(const struct mounted *m, const char *options)
     setenv("OMNIFS_STUB_LOG", m->drawn, 1);
     if (!getenv("OMNIFS_LOG"))
         setenv("OMNIFS_LOG", "warn", 1);
+    let_crashes_be_crashes();
     setpgid(0, 0);
     setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
     prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that is killed leaves no daemon behind */
@@ -278,6 +291,7 @@ struct watchdog {
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t wake;
+    const char *mountpoint;
     dev_t dev;
     double seconds;
     bool done, fired;
@@ -298,6 +312,8 @@ static void *guard(void *arg)
     char path[80];
     snprintf(path, sizeof path, "/sys/fs/fuse/connections/%u/abort", minor(w->dev));
     fprintf(stderr, "nothing moved for %g s: aborting the connection\n", w->seconds);
+    if (!umount2(w->mountpoint, MNT_FORCE)) /* aborts, too */
+        return NULL;
     AUTO_FD int fd = open(path, O_WRONLY | O_CLOEXEC);
     if (fd < 0 || write(fd, "1", 1) != 1)
         fprintf(stderr, "%s: %s\n", path, strerror(errno));
@@ -311,6 +327,7 @@ struct watchdog *watchdog_begin(const struct mounted *m, double seconds)
     if (!w || stat(m->dir, &st))
         abort();
     w->dev = st.st_dev;
+    w->mountpoint = m->dir;
     w->seconds = seconds;
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->wake, NULL);
