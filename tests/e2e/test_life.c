@@ -269,7 +269,7 @@ static void a_daemon_that_dies_while_it_publishes_is_gone_at_once(void **state)
 {
     (void)state;
     static const int signals[] = {SIGKILL, SIGSEGV, SIGABRT};
-    char folder[32];
+    char folder[64];
     srand(2);
     for (int i = 0; i < 60; i++) {
         for (int k = 0; k < 4; k++) {
