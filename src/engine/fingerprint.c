@@ -45,11 +45,8 @@ static int hash_content(struct hashing *h, int fd, off_t size)
     return rc;
 }
 
-static int hash_file(struct hashing *h, const struct checkpoint *c, const char *name, struct err *e)
+static int hash_path(struct hashing *h, const char *path, const char *name, struct err *e)
 {
-    AUTO_FREE char *path = checkpoint_file(c, name);
-    if (!path)
-        return err_nomem(e);
     AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
     struct stat st;
     if (fd < 0 || fstat(fd, &st) != 0)
@@ -61,6 +58,28 @@ static int hash_file(struct hashing *h, const struct checkpoint *c, const char *
     sha256_add(h->sha, line.data, line.len);
     int rc = hash_content(h, fd, st.st_size);
     return rc ? err_set(e, rc, "%s cannot be read: %s", path, strerror(-rc)) : 0;
+}
+
+static int hash_file(struct hashing *h, const struct checkpoint *c, const char *name, struct err *e)
+{
+    AUTO_FREE char *path = checkpoint_file(c, name);
+    return path ? hash_path(h, path, name, e) : err_nomem(e);
+}
+
+/* What there is in place of model_index.json, which may still lie beside a single file. */
+static int hash_head(struct hashing *h, const struct checkpoint *c, struct err *e)
+{
+    static const char *const beside[] = {"model_index.json", "config.json"};
+    if (!c->file)
+        return hash_file(h, c, "model_index.json", e);
+    const char *slash = strrchr(c->path, '/');
+    int rc = hash_path(h, c->path, slash ? slash + 1 : c->path, e);
+    for (size_t i = 0; i < ARRAY_LEN(beside) && rc == 0; i++) {
+        AUTO_FREE char *path = checkpoint_file(c, beside[i]);
+        if (path && access(path, F_OK) == 0)
+            rc = hash_path(h, path, beside[i], e);
+    }
+    return rc;
 }
 
 /* Files that decide nothing: notes, pictures, hidden files. */
@@ -116,7 +135,7 @@ int fingerprint(const struct checkpoint *c, char out[SHA256_HEX_SIZE], struct er
     qsort(folders, count, sizeof(*folders), by_text);
     AUTO_FREE char *buffer = malloc(BUFFER);
     struct hashing h = {.sha = sha256_new(), .buffer = buffer};
-    int rc = h.sha && buffer ? hash_file(&h, c, "model_index.json", e) : err_nomem(e);
+    int rc = h.sha && buffer ? hash_head(&h, c, e) : err_nomem(e);
     for (size_t i = 0; i < count && rc == 0; i++)
         rc = hash_folder(&h, c, folders[i], e);
     if (h.sha)

@@ -6,8 +6,9 @@
 #include "base/file.h"
 #include "engine/checkpoint.h"
 
-/* Hashes names, sizes and contents of model_index.json and of the files in every opened part's
- * folder, the tokenizer's and the scheduler's, in order of name. Of a file over 64 MiB it takes the
+/* Hashes names, sizes and contents of model_index.json (or of a single file and what lies
+ * beside it) and of the files in every opened part's folder, the tokenizer's and the scheduler's,
+ * in order of name. Of a file over 64 MiB it takes the
  * first MiB (names and shapes of all tensors) and 64 KiB at each 256th of its length: a second for
  * the largest checkpoints, and still another value for any training that moved the weights. */
 int fingerprint(const struct checkpoint *c, char out[SHA256_HEX_SIZE], struct err *e);

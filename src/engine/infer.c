@@ -261,8 +261,10 @@ static int infer_text(const struct weights *w, const char *class_name, const cha
     str_addf(&json, "\"intermediate_size\": %lld, \"num_hidden_layers\": %d, ",
              (long long)extent(&s, 0, "%s0.mlp.fc1.weight", layers),
              blocks(&s, layers, ".mlp.fc1.weight"));
-    str_addf(&json, "\"vocab_size\": %lld, \"max_position_embeddings\": %lld, ",
-             (long long)extent(&s, 0, "%sembeddings.token_embedding.weight", at),
+    int64_t vocabulary = extent(&s, 0, "%sembeddings.token_embedding.weight", at);
+    str_addf(&json, "\"vocab_size\": %lld, \"eos_token_id\": %lld, ", (long long)vocabulary,
+             (long long)vocabulary - 1);
+    str_addf(&json, "\"max_position_embeddings\": %lld, ",
              (long long)extent(&s, 0, "%sembeddings.position_embedding.weight", at));
     str_addf(&json, "\"projection_dim\": %lld, \"layer_norm_eps\": 1e-5}",
              (long long)(there(&s, "text_projection.weight")

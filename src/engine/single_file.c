@@ -41,10 +41,10 @@ static const char zimage_scheduler[] =
 #define NOISE                                                                                      \
     "\"num_train_timesteps\": 1000, \"beta_schedule\": \"scaled_linear\", "                        \
     "\"beta_start\": 0.00085, \"beta_end\": 0.012, \"steps_offset\": 1, "                          \
-    "\"timestep_spacing\": \"leading\", \"clip_sample\": false, \"set_alpha_to_one\": false, "     \
-    "\"skip_prk_steps\": true"
+    "\"clip_sample\": false, \"set_alpha_to_one\": false, \"skip_prk_steps\": true"
 static const char sd_scheduler[] = "{\"_class_name\": \"PNDMScheduler\", " NOISE;
-static const char sdxl_scheduler[] = "{\"_class_name\": \"EulerDiscreteScheduler\", " NOISE;
+static const char sdxl_scheduler[] =
+    "{\"_class_name\": \"EulerDiscreteScheduler\", \"timestep_spacing\": \"leading\", " NOISE;
 #undef NOISE
 
 static const struct kind kinds[] = {

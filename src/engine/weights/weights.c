@@ -93,10 +93,17 @@ static int merge(struct weights *w, struct err *e)
             w->entries[w->count++] = &w->files[i].entries[j];
     if (w->count)
         qsort(w->entries, w->count, sizeof *w->entries, by_name);
-    for (size_t i = 1; i < w->count; i++)
-        if (!strcmp(w->entries[i - 1]->name, w->entries[i]->name))
-            return err_set(e, -EINVAL, "tensor '%.100s' is in both %s and %s", w->entries[i]->name,
-                           w->entries[i - 1]->file, w->entries[i]->file);
+    for (size_t i = 1; i < w->count; i++) {
+        const struct weights_entry *t = w->entries[i], *before = w->entries[i - 1];
+        if (strcmp(before->name, t->name) != 0)
+            continue;
+        if (before->file == t->file)
+            return err_set(e, -EINVAL,
+                           "%s: tensor '%.100s' is there twice, once under another name", t->file,
+                           t->name);
+        return err_set(e, -EINVAL, "tensor '%.100s' is in both %s and %s", t->name, before->file,
+                       t->file);
+    }
     return 0;
 }
 
