@@ -5,9 +5,9 @@ import torch
 MASK = (1 << 64) - 1
 
 
-def fnv(name):
+def fnv(text):
     h = 0xCBF29CE484222325
-    for b in name.encode():
+    for b in text.encode() if isinstance(text, str) else text:
         h = ((h ^ b) * 0x100000001B3) & MASK
     return h
 

@@ -4,6 +4,7 @@ import json
 import os
 
 import numpy as np
+from PIL import Image
 
 
 def write_json(path, value):
@@ -11,6 +12,19 @@ def write_json(path, value):
     with open(path, "w", encoding="utf-8") as f:
         json.dump(value, f, indent=1, ensure_ascii=False)
         f.write("\n")
+
+
+def picture(w, h, k):
+    """As picture_by_formula() of tests/support/pictures.c."""
+    y, x, c = np.mgrid[:h, :w, :3]
+    return Image.fromarray(((5 * x + 3 * y + 37 * c + 11 * k) % 256).astype(np.uint8))
+
+
+def mask(w, h, k):
+    """The same for masks: the right half, or shades."""
+    y, x = np.mgrid[:h, :w]
+    shades = np.where(x >= w // 2, 255, 0) if k < 0 else (5 * x + 3 * y + 11 * k) % 256
+    return Image.fromarray(shades.astype(np.uint8))
 
 
 def config_of(module):

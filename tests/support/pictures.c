@@ -29,6 +29,30 @@ struct picture scene(int width, int height, int frames)
     return p;
 }
 
+struct picture picture_by_formula(int width, int height, int k)
+{
+    struct picture p;
+    if (picture_new(&p, width, height, 1))
+        abort();
+    uint8_t *px = p.rgb;
+    for (int y = 0; y < height; y++)
+        for (int x = 0; x < width; x++)
+            for (int c = 0; c < 3; c++)
+                *px++ = (uint8_t)(5 * x + 3 * y + 37 * c + 11 * k);
+    return p;
+}
+
+struct picture mask_by_formula(int width, int height, int k)
+{
+    struct picture p = picture_by_formula(width, height, k);
+    for (int i = 0; i < width * height; i++) {
+        uint8_t *px = p.rgb + (size_t)i * 3;
+        px[0] = k >= 0 ? px[0] : i % width >= width / 2 ? UINT8_MAX : 0;
+        px[1] = px[2] = px[0];
+    }
+    return p;
+}
+
 double psnr(const struct picture *a, const struct picture *b, int i)
 {
     size_t n = picture_frame_bytes(a);
