@@ -34,6 +34,22 @@ static struct tensor *stack_conditions(struct run *r, const struct pass *p, int 
     return op_from_host(r->o, DTYPE_F32, a->rank, dims, host);
 }
 
+/* What a tensor [count, …] holds for a pass's predictions [batch, …]: a view where they lie in a
+ * row. */
+static struct tensor *gather(struct run *r, const struct pass *p, const struct tensor *t)
+{
+    const struct prediction *q = &r->predictions[p->first];
+    const struct tensor *parts[RUN_MAX_PREDICTIONS];
+    bool row = true;
+    for (int i = 0; i < p->batch; i++)
+        row = row && q[i].request == q[0].request + i;
+    if (row)
+        return op_slice(r->o, t, 0, q[0].request, p->batch);
+    for (int i = 0; i < p->batch; i++)
+        parts[i] = op_slice(r->o, t, 0, q[i].request, 1);
+    return op_concat(r->o, parts, p->batch, 0);
+}
+
 static void open_pass(struct run *r, int first, int batch)
 {
     struct pass *p = &r->passes[r->pass_count++];
@@ -43,14 +59,27 @@ static void open_pass(struct run *r, int first, int batch)
                        .requests = &r->asked[first]};
     for (int i = 0; i < r->predictions[first].condition->count; i++)
         p->conditions[i] = stack_conditions(r, p, i);
+    if (r->beside)
+        p->beside = gather(r, p, r->beside);
+    p->reference_count = r->reference_count;
+    for (int i = 0; i < r->reference_count; i++)
+        p->references[i] = gather(r, p, r->references[i]);
     if (r->m->family->prepare)
         r->m->family->prepare(r->m->state, r->o, p);
+}
+
+static int64_t reference_tokens(const struct run *r)
+{
+    int64_t n = 0;
+    for (int i = 0; i < r->reference_count && !run_failed(r); i++)
+        n += tensor_dim(r->references[i], 2) * tensor_dim(r->references[i], 3);
+    return n;
 }
 
 /* Neighbouring predictions share a pass while their conditions have one shape and tokens fit. */
 static void open_passes(struct run *r)
 {
-    int64_t tokens = r->requests[0].latent.tokens;
+    int64_t tokens = r->requests[0].latent.tokens + reference_tokens(r);
     for (int first = 0, batch; first < r->prediction_count && !run_failed(r); first += batch) {
         batch = 1;
         while (first + batch < r->prediction_count && (batch + 1) * tokens <= PASS_TOKENS &&
@@ -59,21 +88,6 @@ static void open_passes(struct run *r)
             batch++;
         open_pass(r, first, batch);
     }
-}
-
-/* The latents of a pass's predictions [batch, …]: a view where they lie in a row. */
-static struct tensor *gather(struct run *r, const struct pass *p)
-{
-    const struct prediction *q = &r->predictions[p->first];
-    const struct tensor *parts[RUN_MAX_PREDICTIONS];
-    bool row = true;
-    for (int i = 0; i < p->batch; i++)
-        row = row && q[i].request == q[0].request + i;
-    if (row)
-        return op_slice(r->o, r->x, 0, q[0].request, p->batch);
-    for (int i = 0; i < p->batch; i++)
-        parts[i] = op_slice(r->o, r->x, 0, q[i].request, 1);
-    return op_concat(r->o, parts, p->batch, 0);
 }
 
 /* ---- loops ---- */
@@ -110,7 +124,7 @@ static void predict(struct run *r, int step, float input_scale)
     for (int i = 0; i < r->pass_count && !run_failed(r); i++) {
         const struct pass *p = &r->passes[i];
         ops_mark mark = ops_push(o);
-        struct tensor *x = turned(o, gather(r, p), turn);
+        struct tensor *x = turned(o, gather(r, p, r->x), turn);
         if (input_scale != 1)
             x = op_affine(o, x, input_scale, 0);
         struct tensor *y = r->m->family->predict(r->m->state, o, p, x, r->schedule.timesteps[step]);
@@ -238,6 +252,7 @@ static void take_step(struct run *r, const struct schedule_step *at, int step)
         preview(r, at, step);
     for (int i = 0; i < r->count && !run_failed(r); i++)
         update_request(r, at, i);
+    run_blend(r, step);
     check_finite(r, step);
 }
 

@@ -121,19 +121,6 @@ struct tensor *run_latents(struct run *r, int n)
     return op_empty(r->o, DTYPE_F32, SHAPE(n, l->frames, l->height, l->width, l->channels));
 }
 
-static void start(struct run *r)
-{
-    r->x = run_latents(r, r->count);
-    for (int i = 0; i < r->count && !run_failed(r); i++) {
-        ops_mark mark = ops_push(r->o);
-        struct tensor *x = run_noise(r, i);
-        if (r->schedule.initial_noise != 1)
-            x = op_affine(r->o, x, r->schedule.initial_noise, 0);
-        op_copy(r->o, op_slice(r->o, r->x, 0, i, 1), x);
-        ops_pop(r->o, mark);
-    }
-}
-
 /* ---- decode ---- */
 
 static void decode_frame(struct run *r, int i, int frame)
@@ -193,7 +180,7 @@ static int run_all(struct run *r, struct err *e)
     double t0 = clock_seconds();
     encode(r);
     double t1 = clock_seconds();
-    start(r);
+    run_start(r);
     run_denoise(r);
     double t2 = clock_seconds();
     decode(r);
@@ -232,7 +219,7 @@ static int make_schedule(struct run *r, struct err *e)
     const struct resolved_request *q = &r->requests[0];
     const struct family *f = r->m->family;
     double mu = f->mu ? f->mu(r->m->state, &q->latent, q->steps) : 0;
-    return schedule_make(&q->schedule, q->steps, mu, &r->schedule, e);
+    return schedule_make_from(&q->schedule, q->steps, q->first, mu, &r->schedule, e);
 }
 
 static int run_new(struct omni_model *m, const struct omni_request *requests, int count,

@@ -19,6 +19,11 @@ static const char *const mode_names[] = {
     [OMNI_IMAGE_TO_VIDEO] = "image_to_video",
 };
 
+const char *request_mode_name(enum omni_mode mode)
+{
+    return mode_names[mode];
+}
+
 static int check_mode(const struct omni_model *m, const struct omni_request *r, struct err *e)
 {
     if ((size_t)r->mode >= ARRAY_LEN(mode_names))
@@ -107,11 +112,13 @@ static int resolve(const struct omni_model *m, const struct omni_request *r,
         check_side(m, "width", r->width, e) != 0 || check_side(m, "height", r->height, e) != 0 ||
         check_frames(m, r, e) != 0 || fill_numbers(m, r, out, e) != 0)
         return e->code;
+    if (request_plan_pictures(m, r, out, e) != 0)
+        return e->code;
     return m->family->shape(m->state, r, &out->latent, e);
 }
 
-static int check_alike(const struct resolved_request *a, const struct resolved_request *b,
-                       int index, struct err *e)
+static int check_alike(const struct omni_model *m, const struct resolved_request *a,
+                       const struct resolved_request *b, int index, struct err *e)
 {
     const struct omni_request *x = a->ask, *y = b->ask;
     const char *differs = x->mode != y->mode                                ? "mode"
@@ -121,6 +128,8 @@ static int check_alike(const struct resolved_request *a, const struct resolved_r
                           : a->steps != b->steps                            ? "steps"
                           : strcmp(a->schedule.kind, b->schedule.kind) != 0 ? "scheduler"
                                                                             : NULL;
+    if (!differs && !request_pictures_alike(m, a, b))
+        differs = "strength or pictures";
     return differs ? err_set(e, -EINVAL, "request %d of the batch differs from the first in %s",
                              index, differs)
                    : 0;
@@ -133,7 +142,8 @@ int requests_resolve(const struct omni_model *m, const struct omni_request *requ
         return err_set(e, -EINVAL, "a batch of %d requests is not possible, 1 to %d are", count,
                        REQUEST_MAX_BATCH);
     for (int i = 0; i < count; i++)
-        if (resolve(m, &requests[i], &out[i], e) != 0 || check_alike(&out[0], &out[i], i, e) != 0)
+        if (resolve(m, &requests[i], &out[i], e) != 0 ||
+            check_alike(m, &out[0], &out[i], i, e) != 0)
             return e->code;
     return 0;
 }

@@ -33,6 +33,15 @@ struct run {
     struct tensor *x;         /* [count, frames, h, w, channels] */
     struct tensor *predicted; /* [prediction_count, frames, h, w, channels] */
     struct tensor *history[SLOT_COUNT - SLOT_0]; /* like x: what the scheduler remembers */
+
+    /* What became of pictures, each [count, …] and NULL where the mode needs none: */
+    struct tensor *clean;  /* latents of the pictures to start from or to keep, like x */
+    struct tensor *noise;  /* what they are mixed with, like x, where it is needed again */
+    struct tensor *mask;   /* like x: 1 where is drawn anew, 0 where `clean` is kept */
+    struct tensor *beside; /* [count, 1, h, w, …] channels beside the latent */
+    struct tensor *references[PASS_REFERENCES]; /* [count, 1, h, w, channels] */
+    int reference_count;
+
     struct pass passes[RUN_MAX_PREDICTIONS];
     int pass_count;
 
@@ -48,6 +57,21 @@ struct tensor *run_latents(struct run *r, int n);
 /* Request i's next noise, as torch draws it, in the order of latents [1, frames, h, w, channels].
  */
 struct tensor *run_noise(struct run *r, int i);
+
+/* Fills r->x, and what the pictures become; start.c. */
+void run_start(struct run *r);
+/* After step `step`: what the mask keeps becomes the picture again, as noisy as it is there. */
+void run_blend(struct run *r, int step);
+
+/* ---- pictures.c: pixels [1, H, W, 3] in -1 … 1 ---- */
+
+/* Request i's first picture at the drawing's size; `masked`: 0 (gray) where the mask is white. */
+struct tensor *run_source(struct run *r, int i, bool masked);
+/* Its picture k to be read beside the drawing, at picture_reference_size(). */
+struct tensor *run_reference(struct run *r, int i, int k);
+/* Its mask on the latent [1, frames, h, w, channels]: 1 where is drawn anew. A clip that starts
+ * from a picture keeps its first frame. */
+struct tensor *run_mask(struct run *r, int i, int channels);
 
 /* r->x from noise to picture; denoise.c. */
 void run_denoise(struct run *r);

@@ -5,10 +5,12 @@ usage: golden_klein.py      from the repository's root; needs torch diffusers tr
 """
 import copy
 
+import numpy as np
 import torch
 import transformers
-from diffusers import (AutoencoderKLFlux2, Flux2KleinPipeline, Flux2Transformer2DModel,
-                       FlowMatchEulerDiscreteScheduler)
+from diffusers import (AutoencoderKLFlux2, Flux2KleinInpaintPipeline, Flux2KleinPipeline,
+                       Flux2Transformer2DModel, FlowMatchEulerDiscreteScheduler)
+from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 from tokenizers import Tokenizer
 
 import det
@@ -22,6 +24,20 @@ CASES = [
     {"prompt": "Café № 7:\n\ndéjà  vu!", "width": 32, "height": 64, "steps": 3, "guidance": 2.5,
      "seed": 5000000001},
     {"prompt": "", "width": 64, "height": 64, "steps": 6, "guidance": 1.0, "seed": 42},
+    {"mode": "image_to_image", "prompt": "the same at night", "images": [[64, 72, 0], [75, 67, 1]],
+     "width": 48, "height": 32, "steps": 4, "guidance": 4.0, "seed": 1},
+    {"mode": "inpaint", "prompt": "a red door", "images": [[48, 32, 2]], "mask": [48, 32, -1], "strength": 0.8,
+     "width": 48, "height": 32, "steps": 5, "guidance": 3.0, "seed": 2},
+    {"mode": "inpaint", "prompt": "a window", "images": [[47, 35, 3], [70, 90, 4]], "mask": [60, 40, 5],
+     "strength": 0.55, "width": 44, "height": 32, "steps": 4, "guidance": 4.0, "seed": 3},
+    {"mode": "inpaint", "prompt": "a roof", "images": [[32, 48, 6]], "mask": [16, 24, 7], "strength": 1.0,
+     "width": 32, "height": 48, "steps": 3, "guidance": 1.0, "seed": 4},
+]
+BY_STRENGTH = [
+    {"mode": "image_to_image", "prompt": "an old stone house", "images": [[60, 30, 0]], "strength": 0.6,
+     "width": 48, "height": 32, "steps": 5, "guidance": 4.0, "seed": 0},
+    {"mode": "inpaint", "prompt": "a red door", "images": [[48, 32, 2]], "mask": [30, 30, 5], "strength": 0.7,
+     "width": 48, "height": 32, "steps": 6, "guidance": 1.0, "seed": 2},
 ]
 
 
@@ -41,6 +57,48 @@ def parts():
     return {"text_encoder": det.fill(encoder), "transformer": det.fill(transformer), "vae": det.fill(vae)}
 
 
+def draw(pipe, inpaint, case):
+    images = [golden.picture(*n) for n in case.get("images", [])]
+    more = {"width": case["width"], "height": case["height"]}
+    if case.get("mode") == "inpaint":
+        pipe = inpaint
+        more.update(image=images[0], image_reference=images[1] if images[1:] else None,
+                    mask_image=golden.mask(*case["mask"]), strength=case["strength"])
+    elif images:
+        more["image"] = images
+    return run(pipe, case, **more)
+
+
+def run(pipe, case, **more):
+    more.setdefault("generator", torch.Generator().manual_seed(case["seed"]))
+    x = pipe(prompt=case["prompt"], num_inference_steps=case["steps"], guidance_scale=case["guidance"],
+             output_type="np", max_sequence_length=TOKENS, text_encoder_out_layers=LAYERS, **more).images[0]
+    return case, x.transpose(2, 0, 1)
+
+
+def draw_by_strength(pipe, inpaint, case):
+    """What the text_to_image pipeline draws from where the picture under noise stands."""
+    w, h, steps = case["width"], case["height"], case["steps"]
+    generator = torch.Generator().manual_seed(case["seed"])
+    pixels = inpaint.image_processor.preprocess(golden.picture(*case["images"][0]), h, w)
+    clean = inpaint._encode_vae_image(pixels, generator)
+    noise = torch.randn(clean.shape, generator=generator)
+    first = int(max(steps - min(steps * case["strength"], steps), 0))
+    sigmas = np.linspace(1.0, 1 / steps, steps)[first:]
+    scheduler = copy.deepcopy(pipe.scheduler)
+    scheduler.set_timesteps(sigmas=sigmas, mu=compute_empirical_mu(clean.shape[2] * clean.shape[3], steps))
+    at = [(1 - s) * clean + s * noise for s in scheduler.sigmas]
+    more = {}
+    if "mask" in case:
+        mask = inpaint.prepare_mask_latents(
+            inpaint.mask_processor.preprocess(golden.mask(*case["mask"]), h, w), 1, 1, h, w, torch.float32, "cpu")
+
+        def blend(pipe, step, timestep, tensors):
+            return {"latents": (1 - mask) * pipe._pack_latents(at[step + 1]) + mask * tensors["latents"]}
+        more["callback_on_step_end"] = blend
+    return run(pipe, case, latents=at[0], sigmas=sigmas, width=w, height=h, **more)
+
+
 def main():
     torch.set_grad_enabled(False)
     modules = parts()
@@ -48,21 +106,18 @@ def main():
         tokenizer_object=Tokenizer.from_file("models/omni-mini/tokenizer/tokenizer.json"),
         pad_token="<|endoftext|>", padding_side="right")
     tokenizer.chat_template = TEMPLATE
-    for distilled in (False, True):
+    for name, distilled, draws, cases in (
+            ("klein-base", False, draw, CASES), ("klein-distilled", True, draw, CASES),
+            ("klein-strength", False, draw_by_strength, BY_STRENGTH)):
         scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
-        pipe = Flux2KleinPipeline(scheduler=scheduler, tokenizer=tokenizer, is_distilled=distilled,
-                                  **copy.copy(modules))
-        pictures = []
-        for case in CASES:
-            x = pipe(prompt=case["prompt"], width=case["width"], height=case["height"],
-                     num_inference_steps=case["steps"], guidance_scale=case["guidance"],
-                     generator=torch.Generator().manual_seed(case["seed"]), output_type="np",
-                     max_sequence_length=TOKENS, text_encoder_out_layers=LAYERS).images[0]
-            pictures.append((case, x.transpose(2, 0, 1)))
+        pipe, inpaint = (kind(scheduler=scheduler, tokenizer=tokenizer, is_distilled=distilled, **copy.copy(modules))
+                         for kind in (Flux2KleinPipeline, Flux2KleinInpaintPipeline))
         index = {"_class_name": "Flux2KleinPipeline", "is_distilled": distilled,
                  "text_encoder_out_layers": LAYERS, "max_sequence_length": TOKENS}
-        name = "klein-distilled" if distilled else "klein-base"
-        golden.write(f"tests/engine/golden/{name}", index, scheduler, modules, pictures)
+        if draws is draw_by_strength:
+            index["image_conditioning"] = "strength"
+        golden.write(f"tests/engine/golden/{name}", index, scheduler, modules,
+                     [draws(pipe, inpaint, case) for case in cases])
 
 
 if __name__ == "__main__":

@@ -8,7 +8,9 @@ import json
 
 import diffusers
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import (AutoencoderKL, StableDiffusionInpaintPipeline, StableDiffusionPipeline,
+                       StableDiffusionXLInpaintPipeline, StableDiffusionXLPipeline, UNet2DConditionModel)
+from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 import det
@@ -50,16 +52,41 @@ def case(prompt, width, height, steps, guidance, seed, **others):
             "seed": seed, **others}
 
 
+def from_picture(prompt, width, height, steps, guidance, seed, strength, picture, **others):
+    return case(prompt, width, height, steps, guidance, seed, strength=strength, images=[picture],
+                mode="inpaint" if "mask" in others else "image_to_image", **others)
+
+
+def pictures_of(c):
+    """The pipeline's sibling for the case's mode and what that takes besides."""
+    if "mask" in c:
+        return "InpaintPipeline", {
+            "image": golden.picture(*c["images"][0]), "mask_image": golden.mask(*c["mask"]),
+            "strength": c["strength"], "width": c["width"], "height": c["height"]}
+    if "images" in c:
+        picture = golden.picture(*c["images"][0]).resize((c["width"], c["height"]), Image.LANCZOS)
+        return "Img2ImgPipeline", {"image": picture, "strength": c["strength"]}
+    return "Pipeline", {"width": c["width"], "height": c["height"]}
+
+
+def sibling(pipe, kind):
+    names = {"requires_safety_checker", "force_zeros_for_empty_prompt"} & set(pipe.config)
+    if type(pipe).__name__.endswith(kind):
+        return pipe
+    family = type(pipe).__name__.removesuffix("Pipeline")
+    return getattr(diffusers, family + kind)(**pipe.components, **{n: pipe.config[n] for n in names})
+
+
 def draw(pipe, cases):
     own, pictures = pipe.scheduler, []
     for c in cases:
-        if "scheduler" in c:
-            pipe.scheduler = getattr(diffusers, CLASSES[c["scheduler"]]).from_config(own.config)
-        else:
-            pipe.scheduler = own
-        x = pipe(prompt=c["prompt"], negative_prompt=c.get("negative_prompt"), width=c["width"],
-                 height=c["height"], num_inference_steps=c["steps"], guidance_scale=c["guidance"],
-                 generator=torch.Generator().manual_seed(c["seed"]), output_type="np").images[0]
+        kind, more = pictures_of(c)
+        drawing = pipe if kind == "Pipeline" else sibling(pipe, kind)
+        drawing.scheduler = getattr(diffusers, CLASSES[c["scheduler"]]).from_config(own.config) \
+            if "scheduler" in c else own
+        x = drawing(prompt=c["prompt"], negative_prompt=c.get("negative_prompt"),
+                    num_inference_steps=c["steps"], guidance_scale=c["guidance"],
+                    generator=torch.Generator().manual_seed(c["seed"]), output_type="np", **more).images[0]
         pictures.append((c, x.transpose(2, 0, 1)))
     return pictures
 
@@ -74,16 +101,16 @@ def make_scheduler(config):
     return getattr(diffusers, config["_class_name"]).from_config(config)
 
 
-def stable_diffusion(name, parts, scheduler, tokenizer, cases):
-    pipe = StableDiffusionPipeline(
+def stable_diffusion(name, parts, scheduler, tokenizer, cases, kind=StableDiffusionPipeline):
+    pipe = kind(
         scheduler=make_scheduler(scheduler), tokenizer=CLIPTokenizer.from_pretrained(f"{TOKENIZERS}/{tokenizer}"),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False, **parts)
     write(name, pipe, parts, scheduler, cases)
 
 
-def stable_diffusion_xl(name, parts, scheduler, zeros, cases):
+def stable_diffusion_xl(name, parts, scheduler, zeros, cases, kind=StableDiffusionXLPipeline):
     tokenizers = {t: CLIPTokenizer.from_pretrained(f"{TOKENIZERS}/{t}") for t in ("tokenizer", "tokenizer_2")}
-    pipe = StableDiffusionXLPipeline(scheduler=make_scheduler(scheduler), force_zeros_for_empty_prompt=zeros,
+    pipe = kind(scheduler=make_scheduler(scheduler), force_zeros_for_empty_prompt=zeros,
                                      add_watermarker=False, **tokenizers, **parts)
     write(name, pipe, parts, scheduler, cases, force_zeros_for_empty_prompt=zeros)
 
@@ -103,7 +130,26 @@ def sd15():
         case("a red fox", 48, 32, 4, 4.0, 7000000001, negative_prompt="blurry, low quality"),
         case(LONG, 32, 32, 3, 1.0, 3),
         case("Café № 7", 40, 40, 5, 5.0, 4, scheduler="dpmpp_2m"),
-        case("mountains", 32, 32, 4, 6.0, 5, scheduler="euler")])
+        case("mountains", 32, 32, 4, 6.0, 5, scheduler="euler"),
+        from_picture("at night", 40, 24, 8, 7.5, 6, 0.75, [50, 50, 0]),
+        from_picture("a tower", 32, 32, 5, 3.0, 7, 0.5, [32, 32, 1], scheduler="dpmpp_2m"),
+        from_picture("a door", 40, 24, 6, 5.0, 8, 0.7, [30, 40, 2], mask=[20, 20, 5]),
+        from_picture("a gate", 32, 32, 4, 2.0, 9, 1.0, [32, 32, 2], mask=[32, 32, -1], scheduler="ddim")])
+
+
+def sd15_inpaint():
+    """A UNet that reads mask and picture beside the latent."""
+    parts = {
+        "text_encoder": encoder(CLIPTextModel, 32, "quick_gelu", 32, None),
+        "unet": unet((ATTENDS, ACROSS), (UP, ATTENDS_UP), block_out_channels=(8, 16), layers_per_block=1,
+                     cross_attention_dim=32, attention_head_dim=2, in_channels=9),
+        "vae": vae(0.18215)}
+    scheduler = {"_class_name": "DDIMScheduler", **BETAS, "clip_sample": False, "set_alpha_to_one": False,
+                 "steps_offset": 1}
+    stable_diffusion("sd15-inpaint", parts, scheduler, "tokenizer", [
+        from_picture("a door", 40, 24, 5, 5.0, 0, 1.0, [60, 36, 2], mask=[40, 24, 5]),
+        from_picture("a gate", 32, 32, 6, 3.0, 1, 0.6, [32, 32, 3], mask=[32, 32, -1], scheduler="euler_a")],
+        StableDiffusionInpaintPipeline)
 
 
 def sd21():
@@ -140,7 +186,27 @@ def sdxl():
         case("a cat!", 24, 48, 3, 7.0, 9, negative_prompt="text, watermark"),
         case("a dog", 32, 32, 3, 5.0, 10, negative_prompt=""),
         case(LONG + "!", 32, 32, 3, 1.0, 11),
-        case("漢字 かな", 32, 32, 4, 3.0, 12, scheduler="euler_a")])
+        case("漢字 かな", 32, 32, 4, 3.0, 12, scheduler="euler_a"),
+        from_picture("at night", 40, 24, 8, 5.0, 13, 0.5, [48, 32, 0]),
+        from_picture("in snow", 24, 48, 4, 2.0, 14, 1.0, [24, 48, 1], scheduler="euler_a"),
+        from_picture("a door", 32, 32, 8, 5.0, 15, 0.75, [32, 32, 2], mask=[32, 32, -1]),
+        from_picture("a gate", 40, 24, 4, 1.0, 16, 1.0, [40, 24, 3], mask=[30, 30, 7], scheduler="euler_a")])
+
+
+def sdxl_inpaint():
+    parts = {
+        "text_encoder": encoder(CLIPTextModel, 24, "quick_gelu", 24, 2),
+        "text_encoder_2": encoder(CLIPTextModelWithProjection, 40, "gelu", 20, 2),
+        "unet": unet((ACROSS, ATTENDS), (ATTENDS_UP, UP), block_out_channels=(8, 16), layers_per_block=1,
+                     cross_attention_dim=64, attention_head_dim=[1, 2], use_linear_projection=True,
+                     addition_embed_type="text_time", addition_time_embed_dim=8, in_channels=9,
+                     projection_class_embeddings_input_dim=20 + 6 * 8),
+        "vae": vae(0.13025)}
+    scheduler = {"_class_name": "EulerDiscreteScheduler", **BETAS, "steps_offset": 1, "timestep_spacing": "leading"}
+    stable_diffusion_xl("sdxl-inpaint", parts, scheduler, True, [
+        from_picture("a door", 40, 24, 8, 5.0, 0, 1.0, [40, 24, 2], mask=[40, 24, -1]),
+        from_picture("a gate", 32, 32, 5, 1.0, 1, 0.7, [50, 40, 3], mask=[33, 31, 7], scheduler="euler_a")],
+        StableDiffusionXLInpaintPipeline)
 
 
 def sdxl_lcm():
@@ -155,10 +221,12 @@ def sdxl_lcm():
         "vae": vae(0.13025)}
     stable_diffusion_xl("sdxl-lcm", parts, {"_class_name": "LCMScheduler", **BETAS}, False, [
         case("a garden", 32, 32, 3, 8.5, 0),
-        case("a garden", 40, 24, 2, 1.5, 0)])
+        case("a garden", 40, 24, 2, 1.5, 0),
+        from_picture("a garden", 40, 24, 4, 8.5, 1, 0.8, [40, 24, 0]),
+        from_picture("a garden", 32, 32, 4, 4.0, 2, 0.8, [40, 24, 0], mask=[32, 32, 3])])
 
 
 if __name__ == "__main__":
     torch.set_grad_enabled(False)
-    for make in (sd15, sd21, sdxl, sdxl_lcm):
+    for make in (sd15, sd15_inpaint, sd21, sdxl, sdxl_inpaint, sdxl_lcm):
         make()

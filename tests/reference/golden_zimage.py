@@ -5,8 +5,9 @@ usage: golden_zimage.py     from the repository's root; needs torch diffusers tr
 """
 import torch
 import transformers
-from diffusers import (AutoencoderKL, FlowMatchEulerDiscreteScheduler, ZImagePipeline,
-                       ZImageTransformer2DModel)
+from diffusers import (AutoencoderKL, FlowMatchEulerDiscreteScheduler, ZImageImg2ImgPipeline,
+                       ZImageInpaintPipeline, ZImagePipeline, ZImageTransformer2DModel)
+from PIL import Image
 from tokenizers import Tokenizer
 
 import det
@@ -20,6 +21,12 @@ CASES = [
     {"prompt": "Café № 7:\n\ndéjà  vu!", "negative_prompt": "blurred, a long list of faults, more and more of them",
      "width": 32, "height": 64, "steps": 3, "guidance": 2.5, "seed": 5000000001},
     {"prompt": "a red boat", "width": 64, "height": 64, "steps": 5, "guidance": 1.0, "seed": 42},
+    {"mode": "image_to_image", "prompt": "the same at night", "images": [[70, 50, 1]], "strength": 0.6,
+     "width": 48, "height": 32, "steps": 5, "guidance": 2.0, "seed": 1},
+    {"mode": "inpaint", "prompt": "a red door", "images": [[48, 32, 2]], "mask": [48, 32, -1], "strength": 0.8,
+     "width": 48, "height": 32, "steps": 5, "guidance": 0.0, "seed": 2},
+    {"mode": "inpaint", "prompt": "a window", "images": [[30, 60, 3]], "mask": [60, 40, 5], "strength": 1.0,
+     "width": 32, "height": 48, "steps": 4, "guidance": 3.0, "seed": 3},
 ]
 
 
@@ -47,13 +54,23 @@ def main():
         pad_token="<|endoftext|>", padding_side="right")
     tokenizer.chat_template = TEMPLATE
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
-    pipe = ZImagePipeline(scheduler=scheduler, tokenizer=tokenizer, **modules)
+    pipes = {mode: kind(scheduler=scheduler, tokenizer=tokenizer, **modules)
+             for mode, kind in ((None, ZImagePipeline), ("image_to_image", ZImageImg2ImgPipeline),
+                                ("inpaint", ZImageInpaintPipeline))}
     pictures = []
     for case in CASES:
-        x = pipe(prompt=case["prompt"], negative_prompt=case.get("negative_prompt"),
-                 width=case["width"], height=case["height"], num_inference_steps=case["steps"],
-                 guidance_scale=case["guidance"], generator=torch.Generator().manual_seed(case["seed"]),
-                 output_type="np", max_sequence_length=TOKENS).images[0]
+        more = {}
+        if "images" in case:
+            size = case["width"], case["height"]
+            more.update(image=golden.picture(*case["images"][0]).resize(size, Image.LANCZOS),
+                        strength=case["strength"])
+        if "mask" in case:
+            more["mask_image"] = golden.mask(*case["mask"])
+        x = pipes[case.get("mode")](
+            prompt=case["prompt"], negative_prompt=case.get("negative_prompt"), width=case["width"],
+            height=case["height"], num_inference_steps=case["steps"], guidance_scale=case["guidance"],
+            generator=torch.Generator().manual_seed(case["seed"]), output_type="np",
+            max_sequence_length=TOKENS, **more).images[0]
         pictures.append((case, x.transpose(2, 0, 1)))
     index = {"_class_name": "ZImagePipeline", "max_sequence_length": TOKENS}
     golden.write("tests/engine/golden/zimage", index, scheduler, modules, pictures)

@@ -4,6 +4,7 @@
 #include <jansson.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,7 +20,8 @@
 #include "engine/omni.h"
 #include "pictures.h"
 
-#define MAX_PARTS 8
+#define MAX_PARTS  8
+#define MAX_IMAGES 4
 
 /* The file's text; the caller frees it. */
 static char *contents(const char *folder, const char *name, size_t *size)
@@ -126,9 +128,38 @@ static int integer(const json_t *row, const char *key)
     return (int)json_integer_value(json_object_get(row, key));
 }
 
+/* [width, height, k], see pictures.h. */
+static struct picture made(const json_t *numbers, struct picture (*formula)(int, int, int))
+{
+    int n[3];
+    for (size_t i = 0; i < 3; i++)
+        n[i] = (int)json_integer_value(json_array_get(numbers, i));
+    return formula(n[0], n[1], n[2]);
+}
+
+static enum omni_mode mode_of(const json_t *row)
+{
+    const char *mode = json_string_value(json_object_get(row, "mode"));
+    return !mode                                 ? OMNI_TEXT_TO_IMAGE
+           : strcmp(mode, "image_to_image") == 0 ? OMNI_IMAGE_TO_IMAGE
+                                                 : OMNI_INPAINT;
+}
+
 static void check_case(struct omni_model *m, const char *golden, const json_t *row, double least_db)
 {
+    struct picture images[MAX_IMAGES], mask = {0};
+    json_t *made_of = json_object_get(row, "images"), *mask_of = json_object_get(row, "mask");
+    int image_count = (int)json_array_size(made_of);
+    for (int i = 0; i < image_count; i++)
+        images[i] = made(json_array_get(made_of, (size_t)i), picture_by_formula);
+    if (mask_of)
+        mask = made(mask_of, mask_by_formula);
     struct omni_request r = {
+        .mode = mode_of(row),
+        .images = images,
+        .image_count = image_count,
+        .mask = mask_of ? &mask : NULL,
+        .strength = json_number_value(json_object_get(row, "strength")),
         .prompt = json_string_value(json_object_get(row, "prompt")),
         .negative_prompt = json_string_value(json_object_get(row, "negative_prompt")),
         .width = integer(row, "width"),
@@ -152,6 +183,9 @@ static void check_case(struct omni_model *m, const char *golden, const json_t *r
     print_message("# %s/%s: %.1f dB\n", golden, file, db);
     assert_true(db >= least_db);
     picture_free(&result.picture);
+    picture_free(&mask);
+    for (int i = 0; i < image_count; i++)
+        picture_free(&images[i]);
 }
 
 void golden_check(const char *golden, const char *tokenizer, double least_db)

@@ -5,7 +5,8 @@
  *     model_index.json, scheduler/, PART/config.json    as in the hub's layout
  *     tensors.txt                                       "PART NAME DIM DIM …" a line
  *     cases.json      [{file, prompt, width, height, steps, guidance, seed}], and where it is not
- *                     left out negative_prompt and scheduler
+ *                     left out negative_prompt, scheduler, mode, strength, images [[width,
+ *                     height, k]] and mask [width, height, k] (see pictures.h)
  *     FILE.rgb                                          8-bit pixels */
 #ifndef TESTS_GOLDEN_H
 #define TESTS_GOLDEN_H

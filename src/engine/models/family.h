@@ -14,6 +14,18 @@
 #include "engine/checkpoint.h"
 #include "engine/omni.h"
 #include "engine/ops.h"
+#include "engine/random.h"
+
+/* How pictures reach the model. A picture that drawing starts from becomes a latent, with as much
+ * noise as the request's strength asks for. */
+struct image_traits {
+    bool references;  /* image_to_image: the pictures are read beside the drawing, at sizes of their
+                         own, and drawing starts from noise; inpaint: its picture is read as well */
+    bool drawn;       /* read_image draws from a distribution */
+    bool beside;      /* inpaint: the mask and the rest of the picture are channels beside the
+                         latent; else both are blended after every step */
+    bool smooth_mask; /* the mask becomes a latent's bilinearly, else by the nearest pixel */
+};
 
 /* What a loaded checkpoint can do and what it likes. */
 struct family_traits {
@@ -28,6 +40,7 @@ struct family_traits {
     double guidance_offset;
     bool guided; /* false: one prediction a step whatever the guidance */
     int max_prompt_tokens;
+    struct image_traits images;
 };
 
 /* The latent of one request. */
@@ -52,13 +65,17 @@ struct condition {
 };
 
 /* One forward pass: some predictions of one batch, with what stays on the device for all steps. */
-#define PASS_KEPT 8
+#define PASS_KEPT       8
+#define PASS_REFERENCES 16
 struct pass {
     int first, batch; /* which of the run's predictions */
     const struct latent_shape *latent;
     const struct omni_request *const *requests;  /* [batch] */
     struct tensor *conditions[CONDITION_ARRAYS]; /* [batch, …] */
-    struct tensor *kept[PASS_KEPT];              /* the family's own, from prepare() */
+    struct tensor *beside;                       /* NULL, or [batch, 1, h, w, …]: more channels */
+    struct tensor *references[PASS_REFERENCES];  /* pictures: latents [batch, 1, h, w, channels] */
+    int reference_count;
+    struct tensor *kept[PASS_KEPT]; /* the family's own, from prepare() */
 };
 
 struct family {
@@ -82,6 +99,11 @@ struct family {
     /* Latents x [batch, frames, h, w, channels] at `timestep` → the prediction, same shape. */
     struct tensor *(*predict)(const void *state, struct ops *o, const struct pass *pass,
                               const struct tensor *x, float timestep);
+    /* Pixels [1, H, W, 3] → the latent [1, 1, h, w, channels] that noise is mixed with. `random` is
+     * the request's generator, for families that draw (NULL while planning). NULL where no mode
+     * reads pictures. */
+    struct tensor *(*read_image)(const void *state, struct ops *o, const struct tensor *pixels,
+                                 struct random *random);
     /* One latent frame [1, 1, h, w, channels] → pixels [1, H, W, 3]. */
     struct tensor *(*decode)(const void *state, struct ops *o, const struct tensor *latent);
     /* The same, cheap and possibly smaller; NULL, or false from can_preview: no previews. */

@@ -4,7 +4,8 @@
  *
  * Beyond the hub's layout, model_index.json may say text_encoder_out_layers (which hidden states;
  * 9, 18, 27), max_sequence_length (512), max_frames (a checkpoint's bound; 1 for pictures only),
- * default_steps, default_guidance and default_size.
+ * image_conditioning ("reference": the model was trained to read pictures beside the drawing, or
+ * "strength"), default_steps, default_guidance and default_size.
  *
  * A clip of F frames is F grids of tokens with time 0 … F-1 that attend to each other; its noise is
  * drawn frame after frame, so the first frame starts from the noise of the picture of that seed. */
@@ -24,7 +25,9 @@
 #define PACK 2 /* latent positions a token, each way */
 
 /* What pass.kept holds. */
-enum { KEPT_TEXT, KEPT_COS, KEPT_SIN };
+enum { KEPT_TEXT, KEPT_COS, KEPT_SIN, KEPT_REFERENCES };
+
+#define REFERENCE_TIME 10 /* of the first reference's tokens; of the next, as much later */
 
 struct klein {
     struct chat chat;
@@ -32,9 +35,10 @@ struct klein {
     struct flux2_transformer *transformer;
     struct vae vae;
     bool distilled;
-    int channels;  /* of a token: PACK² times the autoencoder's */
-    float *scale;  /* [channels]: latents are stored as (z - offset) / scale */
-    float *offset; /* [channels] */
+    int channels;   /* of a token: PACK² times the autoencoder's */
+    float *scale;   /* [channels]: latents are stored as (z - offset) / scale */
+    float *offset;  /* [channels] */
+    float *inverse; /* [channels]: 1 / scale */
 };
 
 /* ---- loading ---- */
@@ -83,7 +87,8 @@ static int load_statistics(struct klein *k, struct part *p, struct err *e)
     double eps = config_float(p->config, "batch_norm_eps", 1e-4, 0, 1);
     k->scale = calloc((size_t)n, sizeof(float));
     k->offset = calloc((size_t)n, sizeof(float));
-    if (!k->scale || !k->offset)
+    k->inverse = calloc((size_t)n, sizeof(float));
+    if (!k->scale || !k->offset || !k->inverse)
         return err_nomem(e);
     if (config_error(p->config, e) != 0)
         return e->code;
@@ -99,8 +104,10 @@ static int load_statistics(struct klein *k, struct part *p, struct err *e)
         (weight_to_f32(l, k->offset, n, "bn.running_mean") != 0 ||
          weight_to_f32(l, k->scale, n, "bn.running_var") != 0))
         return err_set(e, l->err.code, "%s", l->err.text);
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n; i++) {
         k->scale[i] = there ? (float)sqrt((double)k->scale[i] + eps) : 1;
+        k->inverse[i] = 1 / k->scale[i];
+    }
     return 0;
 }
 
@@ -120,6 +127,17 @@ static int load_vae(struct checkpoint *c, struct klein *k, struct err *e)
     return load_statistics(k, p, e);
 }
 
+static bool reads_references(struct config *index, struct err *e)
+{
+    const char *how = config_string(index, "image_conditioning", "reference");
+    bool reference = how && strcmp(how, "reference") == 0;
+    if (!e->code && how && !reference && strcmp(how, "strength") != 0)
+        err_set(e, -EINVAL,
+                "%s: image_conditioning is '%s', expected \"reference\" or \"strength\"",
+                config_path(index), how);
+    return reference;
+}
+
 static int read_traits(struct checkpoint *c, const struct klein *k, struct family_traits *t,
                        struct err *e)
 {
@@ -128,7 +146,8 @@ static int read_traits(struct checkpoint *c, const struct klein *k, struct famil
     bool size = config_length(index, "default_size") == 2;
     *t = (struct family_traits){
         .variant = k->distilled ? "distilled" : "base",
-        .modes = 1u << OMNI_TEXT_TO_IMAGE | 1u << OMNI_TEXT_TO_VIDEO,
+        .modes = 1u << OMNI_TEXT_TO_IMAGE | 1u << OMNI_TEXT_TO_VIDEO | 1u << OMNI_IMAGE_TO_IMAGE |
+                 1u << OMNI_INPAINT | 1u << OMNI_IMAGE_TO_VIDEO,
         .size_multiple = multiple,
         .max_frames = (int)config_int(index, "max_frames", 1024, 1, 1024),
         .default_width =
@@ -139,8 +158,9 @@ static int read_traits(struct checkpoint *c, const struct klein *k, struct famil
         .default_guidance = config_float(index, "default_guidance", k->distilled ? 1 : 4, 0, 1000),
         .guided = !k->distilled,
         .max_prompt_tokens = k->chat.room,
+        .images = {.references = reads_references(index, e), .smooth_mask = true},
     };
-    return config_error(index, e);
+    return e->code ? e->code : config_error(index, e);
 }
 
 static void klein_free(void *state)
@@ -154,6 +174,7 @@ static void klein_free(void *state)
     vae_free(&k->vae);
     free(k->scale);
     free(k->offset);
+    free(k->inverse);
     free(k);
 }
 
@@ -242,10 +263,55 @@ static void fill_positions(int32_t *p, int text, const struct latent_shape *l)
             }
 }
 
+/* The same of reference `index`, h x w tokens. */
+static void fill_reference(int32_t *p, int index, int64_t h, int64_t w)
+{
+    for (int64_t y = 0; y < h; y++)
+        for (int64_t x = 0; x < w; x++, p += FLUX2_AXES) {
+            p[0] = REFERENCE_TIME * (index + 1);
+            p[1] = (int32_t)y;
+            p[2] = (int32_t)x;
+        }
+}
+
+/* Tokens of reference i: 0 after a failure. */
+static int64_t reference_tokens(const struct pass *pass, int i)
+{
+    const struct tensor *t = pass->references[i];
+    return t ? tensor_dim(t, 2) * tensor_dim(t, 3) : 0;
+}
+
+/* All references as one sequence [batch, tokens, channels], behind the drawing's own tokens. */
+static struct tensor *join_references(struct ops *o, const struct pass *pass)
+{
+    const struct tensor *parts[PASS_REFERENCES];
+    for (int i = 0; i < pass->reference_count; i++)
+        parts[i] =
+            op_reshape(o, pass->references[i],
+                       SHAPE(pass->batch, reference_tokens(pass, i), pass->latent->channels));
+    return pass->reference_count ? op_concat(o, parts, pass->reference_count, 1) : NULL;
+}
+
+static void fill_all_positions(const struct pass *pass, int text, int32_t *p)
+{
+    fill_positions(p, text, pass->latent);
+    p += pass->latent->tokens * FLUX2_AXES;
+    for (int i = 0; i < pass->reference_count; i++) {
+        const struct tensor *t = pass->references[i];
+        fill_reference(p, i, tensor_dim(t, 2), tensor_dim(t, 3));
+        p += reference_tokens(pass, i) * FLUX2_AXES;
+    }
+}
+
 static void klein_prepare(const void *state, struct ops *o, struct pass *pass)
 {
     const struct klein *k = state;
     int64_t tokens = pass->latent->tokens;
+    for (int i = 0; i < pass->reference_count; i++)
+        tokens += reference_tokens(pass, i);
+    pass->kept[KEPT_REFERENCES] = join_references(o, pass);
+    if (ops_error(o, NULL) != 0)
+        return;
     pass->kept[KEPT_TEXT] = flux2_transformer_text(k->transformer, o, pass->conditions[0]);
     AUTO_FREE int32_t *positions = NULL;
     if (!ops_planning(o)) {
@@ -255,7 +321,7 @@ static void klein_prepare(const void *state, struct ops *o, struct pass *pass)
                      (long long)tokens);
             return;
         }
-        fill_positions(positions, k->chat.room, pass->latent);
+        fill_all_positions(pass, k->chat.room, positions);
     }
     flux2_transformer_tables(k->transformer, o, positions, tokens, &pass->kept[KEPT_COS],
                              &pass->kept[KEPT_SIN]);
@@ -267,7 +333,9 @@ static struct tensor *klein_predict(const void *state, struct ops *o, const stru
     const struct klein *k = state;
     const struct latent_shape *l = pass->latent;
     int64_t image = (int64_t)l->frames * l->height * l->width;
-    x = op_reshape(o, x, SHAPE(pass->batch, image, l->channels));
+    const struct tensor *tokens[2] = {op_reshape(o, x, SHAPE(pass->batch, image, l->channels)),
+                                      pass->kept[KEPT_REFERENCES]};
+    x = tokens[1] ? op_concat(o, tokens, 2, 1) : tokens[0];
     struct tensor *v =
         flux2_transformer_forward(k->transformer, o, x, pass->kept[KEPT_TEXT], pass->kept[KEPT_COS],
                                   pass->kept[KEPT_SIN], timestep, image);
@@ -282,6 +350,33 @@ static struct tensor *unpack(struct ops *o, const struct tensor *x, int64_t h, i
     static const int axes[5] = {0, 3, 1, 4, 2};
     struct tensor *y = op_reshape(o, x, SHAPE(h, w, c, PACK, PACK));
     return op_reshape(o, op_permute(o, y, axes), SHAPE(1, h * PACK, w * PACK, c));
+}
+
+/* The other way: [1, 2h, 2w, C] → [1, 1, h, w, C·4]. */
+static struct tensor *pack(struct ops *o, const struct tensor *x, int64_t h, int64_t w, int64_t c)
+{
+    static const int axes[5] = {0, 2, 4, 1, 3};
+    struct tensor *y = op_reshape(o, x, SHAPE(h, PACK, w, PACK, c));
+    return op_reshape(o, op_permute(o, y, axes), SHAPE(1, 1, h, w, c * PACK * PACK));
+}
+
+/* The autoencoder's mean: references are not drawn. */
+static struct tensor *klein_read_image(const void *state, struct ops *o,
+                                       const struct tensor *pixels, struct random *random)
+{
+    const struct klein *k = state;
+    (void)random;
+    if (ops_error(o, NULL) != 0)
+        return NULL;
+    int64_t multiple = k->vae.factor * PACK;
+    int64_t h = tensor_dim(pixels, 1) / multiple, w = tensor_dim(pixels, 2) / multiple;
+    ops_mark mark = ops_push(o);
+    struct tensor *z = ops_keep(o, mark, vae_encode(&k->vae, o, pixels));
+    z = pack(o, z, h, w, k->vae.channels);
+    z = op_add(o, z,
+               op_affine(o, op_from_host(o, DTYPE_F32, SHAPE(k->channels), k->offset), -1, 0));
+    z = op_mul(o, z, op_from_host(o, DTYPE_F32, SHAPE(k->channels), k->inverse));
+    return ops_pop_keep(o, mark, z);
 }
 
 static struct tensor *klein_decode(const void *state, struct ops *o, const struct tensor *latent)
@@ -304,7 +399,7 @@ static bool klein_can_preview(const void *state)
     return k->vae.tiny;
 }
 
-static const char *const classes[] = {"Flux2KleinPipeline", NULL};
+static const char *const classes[] = {"Flux2KleinPipeline", "Flux2KleinInpaintPipeline", NULL};
 
 const struct family family_flux2_klein = {
     .name = "flux2-klein",
@@ -317,6 +412,7 @@ const struct family family_flux2_klein = {
     .encode = klein_encode,
     .prepare = klein_prepare,
     .predict = klein_predict,
+    .read_image = klein_read_image,
     .decode = klein_decode,
     .preview = klein_decode,
     .can_preview = klein_can_preview,

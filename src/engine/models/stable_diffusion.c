@@ -34,7 +34,8 @@ struct sd {
         struct tokenizer *tokenizer;
         struct clip_text *encoder;
     } text[MAX_TEXTS];
-    int tokens; /* of every prompt, with its ends and padding */
+    int tokens;    /* of every prompt, with its ends and padding */
+    bool inpaints; /* the UNet reads a mask and the picture under it beside the latent */
     struct unet *unet;
     struct vae vae;
     double default_guidance;
@@ -101,11 +102,13 @@ static int load_vae(struct checkpoint *c, struct sd *s, struct err *e)
     if (config_has(p->config, "latents_mean") || config_has(p->config, "latents_std"))
         return err_set(e, -ENOTSUP, "%s: latents_mean and latents_std are not supported",
                        config_path(p->config));
-    if (u->in_channels != s->vae.channels || u->out_channels != s->vae.channels)
+    s->inpaints = u->in_channels == 2 * s->vae.channels + 1;
+    if ((u->in_channels != s->vae.channels && !s->inpaints) || u->out_channels != s->vae.channels)
         return err_set(e, -ENOTSUP,
-                       "%s: the UNet takes %d channels and gives %d, the latent has %d; "
-                       "checkpoints that take more (for inpainting) are not supported",
-                       c->path, u->in_channels, u->out_channels, s->vae.channels);
+                       "%s: the UNet takes %d channels and gives %d, the latent has %d; expected "
+                       "%d and %d, or %d and %d to inpaint",
+                       c->path, u->in_channels, u->out_channels, s->vae.channels, s->vae.channels,
+                       s->vae.channels, 2 * s->vae.channels + 1, s->vae.channels);
     return 0;
 }
 
@@ -131,7 +134,9 @@ static int read_traits(struct checkpoint *c, struct sd *s, const struct part *un
         .variant = turbo  ? "turbo"
                    : told ? "distilled"
                           : "base",
-        .modes = 1u << OMNI_TEXT_TO_IMAGE,
+        .modes = s->inpaints
+                     ? 1u << OMNI_INPAINT
+                     : 1u << OMNI_TEXT_TO_IMAGE | 1u << OMNI_IMAGE_TO_IMAGE | 1u << OMNI_INPAINT,
         .size_multiple = s->vae.factor,
         .max_frames = 1,
         .default_width = default_side(s, unet->config, 1),
@@ -140,6 +145,7 @@ static int read_traits(struct checkpoint *c, struct sd *s, const struct part *un
         .default_guidance = config_float(c->index, "default_guidance", guidance, 0, 1000),
         .guided = !told,
         .max_prompt_tokens = s->tokens - 2,
+        .images = {.drawn = s->vae.kind->distribution, .beside = s->inpaints},
     };
     s->default_guidance = t->default_guidance;
     return config_error(unet->config, e) != 0 ? e->code : config_error(c->index, e);
@@ -303,12 +309,31 @@ static struct tensor *sd_predict(const void *state, struct ops *o, const struct 
     const struct sd *s = state;
     const struct latent_shape *l = pass->latent;
     x = op_reshape(o, x, SHAPE(pass->batch, l->height, l->width, l->channels));
+    if (pass->beside) {
+        const struct tensor *parts[2] = {
+            x, op_reshape(o, pass->beside,
+                          SHAPE(pass->batch, l->height, l->width, s->vae.channels + 1))};
+        x = op_concat(o, parts, 2, 3);
+    }
     struct tensor *y = unet_forward(s->unet, o, x, pass->conditions[TEXT], timestep,
                                     pass->kept[KEPT_ADDED], pass->kept[KEPT_GUIDANCE]);
     return op_reshape(o, y, SHAPE(pass->batch, 1, l->height, l->width, l->channels));
 }
 
 /* ---- pixels ---- */
+
+static struct tensor *sd_read_image(const void *state, struct ops *o, const struct tensor *pixels,
+                                    struct random *random)
+{
+    const struct sd *s = state;
+    if (ops_error(o, NULL) != 0)
+        return NULL;
+    ops_mark mark = ops_push(o);
+    struct tensor *x = vae_encode_drawn(&s->vae, o, pixels, random);
+    x = op_affine(o, x, (float)s->vae.scaling, (float)(-s->vae.shift * s->vae.scaling));
+    x = ops_pop_keep(o, mark, x);
+    return op_reshape(o, x, SHAPE(1, 1, tensor_dim(x, 1), tensor_dim(x, 2), s->vae.channels));
+}
 
 static struct tensor *sd_decode(const void *state, struct ops *o, const struct tensor *latent)
 {
@@ -339,7 +364,8 @@ static const char *const sdxl_classes[] = {"StableDiffusionXLPipeline",
     {                                                                                              \
         .name = word, .what = title, .classes = list, .load = loader, .free = sd_free,             \
         .shape = sd_shape, .encode = sd_encode, .prepare = sd_prepare, .predict = sd_predict,      \
-        .decode = sd_decode, .preview = sd_decode, .can_preview = sd_can_preview                   \
+        .read_image = sd_read_image, .decode = sd_decode, .preview = sd_decode,                    \
+        .can_preview = sd_can_preview                                                              \
     }
 
 const struct family family_stable_diffusion =

@@ -64,7 +64,7 @@ static int read_traits(struct checkpoint *c, const struct zimage *z, struct fami
     bool turbo = strcasestr(c->path, "turbo") != NULL;
     *t = (struct family_traits){
         .variant = turbo ? "turbo" : "base",
-        .modes = 1u << OMNI_TEXT_TO_IMAGE,
+        .modes = 1u << OMNI_TEXT_TO_IMAGE | 1u << OMNI_IMAGE_TO_IMAGE | 1u << OMNI_INPAINT,
         .size_multiple = z->vae.factor * z->patch,
         .max_frames = 1,
         .default_width = 1024,
@@ -74,6 +74,7 @@ static int read_traits(struct checkpoint *c, const struct zimage *z, struct fami
         .guidance_offset = 1,
         .guided = true,
         .max_prompt_tokens = z->chat.room,
+        .images = {.drawn = z->vae.kind->distribution},
     };
     return config_error(c->index, e);
 }
@@ -180,6 +181,19 @@ static struct tensor *zimage_predict(const void *state, struct ops *o, const str
     return op_reshape(o, y, SHAPE(pass->batch, 1, l->height, l->width, l->channels));
 }
 
+static struct tensor *zimage_read_image(const void *state, struct ops *o,
+                                        const struct tensor *pixels, struct random *random)
+{
+    const struct zimage *z = state;
+    if (ops_error(o, NULL) != 0)
+        return NULL;
+    ops_mark mark = ops_push(o);
+    struct tensor *x = vae_encode_drawn(&z->vae, o, pixels, random);
+    x = op_affine(o, x, (float)z->vae.scaling, (float)(-z->vae.shift * z->vae.scaling));
+    x = ops_pop_keep(o, mark, x);
+    return op_reshape(o, x, SHAPE(1, 1, tensor_dim(x, 1), tensor_dim(x, 2), z->vae.channels));
+}
+
 static struct tensor *zimage_decode(const void *state, struct ops *o, const struct tensor *latent)
 {
     const struct zimage *z = state;
@@ -192,7 +206,8 @@ static struct tensor *zimage_decode(const void *state, struct ops *o, const stru
     return ops_pop_keep(o, mark, vae_decode(&z->vae, o, latent));
 }
 
-static const char *const classes[] = {"ZImagePipeline", "ZImageImg2ImgPipeline", NULL};
+static const char *const classes[] = {"ZImagePipeline", "ZImageImg2ImgPipeline",
+                                      "ZImageInpaintPipeline", NULL};
 
 const struct family family_zimage = {
     .name = "z-image",
@@ -204,5 +219,6 @@ const struct family family_zimage = {
     .encode = zimage_encode,
     .prepare = zimage_prepare,
     .predict = zimage_predict,
+    .read_image = zimage_read_image,
     .decode = zimage_decode,
 };

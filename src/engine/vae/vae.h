@@ -40,6 +40,11 @@ struct tensor *vae_encode(const struct vae *v, struct ops *o, const struct tenso
 /* What the encoder gives: mean and log variance [.., 2·channels] where kind->distribution, else the
  * same as vae_encode. */
 struct tensor *vae_encode_moments(const struct vae *v, struct ops *o, const struct tensor *pixels);
+/* Drawn from that distribution with `random` (NULL while planning), as the original pipelines draw
+ * it; the same as vae_encode where there is none. */
+struct random;
+struct tensor *vae_encode_drawn(const struct vae *v, struct ops *o, const struct tensor *pixels,
+                                struct random *random);
 struct tensor *vae_decode(const struct vae *v, struct ops *o, const struct tensor *latents);
 
 extern const struct vae_kind autoencoder_tiny, autoencoder_kl, autoencoder_kl_flux2;
