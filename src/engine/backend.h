@@ -55,6 +55,8 @@ struct backend_ops {
                           struct err *e);
     void (*weight_release)(struct backend *b, struct tensor *w);
     uint64_t (*weight_bytes)(const struct tensor *w); /* resident: packed or mapped */
+    /* Do products read the host memory that the weight was made from? (Embedding tables always.) */
+    bool (*weight_mapped)(const struct tensor *w);
     void (*upload)(struct ops *o, struct tensor *y, const void *host, size_t bytes);
     void (*download)(struct ops *o, void *host, const struct tensor *x, size_t bytes);
     void (*fill_zero)(struct ops *o, struct tensor *y);

@@ -103,6 +103,9 @@ int model_open(struct omni_model *m, const char *path, const struct omni_load_op
     if (m->family->load(&m->checkpoint, &m->state, &m->traits, e) != 0 || read_schedule(m, e) != 0)
         return e->code;
     fill_info(m);
+    m->adapters = adapters_new(m);
+    if (!m->adapters)
+        return err_nomem(e);
     return shapes_only ? 0 : fingerprint(&m->checkpoint, m->info.sha256, e);
 }
 
@@ -110,6 +113,7 @@ void model_close(struct omni_model *m)
 {
     if (m->prompts)
         prompt_cache_free(m->prompts);
+    adapters_free(m->adapters);
     if (m->state)
         m->family->free(m->state);
     checkpoint_close(&m->checkpoint);

@@ -2,6 +2,7 @@
 #ifndef OMNI_MODEL_H
 #define OMNI_MODEL_H
 
+#include "engine/adapters.h"
 #include "engine/checkpoint.h"
 #include "engine/device.h"
 #include "engine/models/family.h"
@@ -17,6 +18,7 @@ struct omni_model {
     struct family_traits traits;
     struct schedule_config schedule;
     struct prompt_cache *prompts;
+    struct adapters *adapters;
     struct omni_model_info info;
 };
 

@@ -64,6 +64,13 @@ int omni_model_load(const char *path, const struct omni_load_options *options,
 void omni_model_free(struct omni_model *m);
 const struct omni_model_info *omni_model_info(const struct omni_model *m);
 
+/* Low-rank changes of the weights, added to them times `weight`. */
+#define OMNI_MAX_LORAS 16
+struct omni_lora {
+    const char *path; /* a .safetensors file */
+    double weight;
+};
+
 enum omni_mode {
     OMNI_TEXT_TO_IMAGE,
     OMNI_IMAGE_TO_IMAGE,
@@ -87,6 +94,17 @@ struct omni_request {
     const struct picture *images; /* references, borrowed */
     int image_count;
     const struct picture *mask; /* inpaint: white is drawn anew */
+    /* The same for all requests of a call; another set than that of the last call means that the
+     * weights it touches are made anew. */
+    const struct omni_lora *loras;
+    int lora_count;
+};
+
+/* What became of one LoRA. */
+struct omni_lora_report {
+    char sha256[65];      /* of the file */
+    int modules, matched; /* how many it has, and of how many the model has the weights */
+    char unmatched[152];  /* the first that does not fit, "" for none */
 };
 
 enum omni_stage { OMNI_ENCODE, OMNI_STEPS, OMNI_DECODE };
@@ -110,6 +128,8 @@ struct omni_result {
     int steps;             /* as used */
     double guidance;
     char scheduler[24];
+    int lora_count;
+    struct omni_lora_report loras[OMNI_MAX_LORAS];
 };
 
 /* What one kind of operation did during a call, for bench tables. */

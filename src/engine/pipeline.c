@@ -270,8 +270,12 @@ int omni_plan(struct omni_model *m, const struct omni_request *requests, int cou
     *e = local; /* what an earlier call left there is not ours */
     if (run_new(m, requests, count, &r, e) != 0)
         return e->code;
+    if (adapters_want(m->adapters, requests[0].loras, requests[0].lora_count, e) != 0)
+        return e->code;
     r->previews = can_preview(m);
-    return run_plan(r, bytes, e);
+    int rc = run_plan(r, bytes, e);
+    *bytes += adapters_more_bytes(m->adapters);
+    return rc;
 }
 
 static int seed_all(struct run *r, struct err *e)
@@ -306,6 +310,7 @@ static void results_fill(struct run *r)
         y->steps = r->requests[i].steps;
         y->guidance = r->requests[i].guidance;
         memcpy(y->scheduler, r->requests[i].schedule.kind, sizeof(y->scheduler));
+        y->lora_count = adapters_report(r->m->adapters, y->loras);
     }
 }
 
@@ -323,6 +328,9 @@ int omni_generate(struct omni_model *m, const struct omni_request *requests, int
         return e->code;
     if (callbacks)
         r->cb = callbacks;
+    if (adapters_want(m->adapters, requests[0].loras, requests[0].lora_count, e) != 0 ||
+        adapters_apply(m->adapters, r->cb->cancelled, r->cb->ctx, e) != 0)
+        return e->code;
     r->previews = can_preview(m) && r->cb->preview && r->cb->preview_every > 0;
     r->results = results;
     int rc = run_generate(r, e);

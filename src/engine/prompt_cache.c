@@ -8,7 +8,7 @@
 #define MAX_ENTRIES 64
 
 struct entry {
-    char key[SHA256_HEX_SIZE]; /* of the text; "" for NULL, which no hash equals */
+    char key[SHA256_HEX_SIZE]; /* of scope and text */
     struct condition *x;
     unsigned long used; /* the clock at the last use; 0: a free place */
 };
@@ -16,6 +16,7 @@ struct entry {
 struct prompt_cache {
     size_t max_bytes, bytes;
     unsigned long clock;
+    char scope[SHA256_HEX_SIZE];
     struct entry entries[MAX_ENTRIES];
 };
 
@@ -59,8 +60,10 @@ bool condition_alike(const struct condition *a, const struct condition *b)
 struct prompt_cache *prompt_cache_new(size_t max_bytes)
 {
     struct prompt_cache *c = calloc(1, sizeof(*c));
-    if (c)
-        c->max_bytes = max_bytes;
+    if (!c)
+        return NULL;
+    c->max_bytes = max_bytes;
+    prompt_cache_scope(c, "");
     return c;
 }
 
@@ -80,17 +83,27 @@ void prompt_cache_free(struct prompt_cache *c)
     free(c);
 }
 
-static void key_of(const char *prompt, char key[SHA256_HEX_SIZE])
+void prompt_cache_scope(struct prompt_cache *c, const char *scope)
 {
+    sha256_hex(scope, strlen(scope), c->scope);
+}
+
+static void key_of(const struct prompt_cache *c, const char *prompt, char key[SHA256_HEX_SIZE])
+{
+    struct sha256 *s = sha256_new();
     key[0] = '\0';
-    if (prompt)
-        sha256_hex(prompt, strlen(prompt), key);
+    if (!s)
+        return;
+    sha256_add(s, c->scope, sizeof c->scope);
+    sha256_add(s, prompt ? "=" : "", prompt ? 1 : 0); /* NULL is not the empty text */
+    sha256_add(s, prompt ? prompt : "", prompt ? strlen(prompt) : 0);
+    sha256_end(s, key);
 }
 
 struct condition *prompt_cache_get(struct prompt_cache *c, const char *prompt)
 {
     char key[SHA256_HEX_SIZE];
-    key_of(prompt, key);
+    key_of(c, prompt, key);
     for (int i = 0; i < MAX_ENTRIES; i++) {
         struct entry *y = &c->entries[i];
         if (!y->used || strcmp(y->key, key) != 0)
@@ -130,7 +143,7 @@ void prompt_cache_put(struct prompt_cache *c, const char *prompt, struct conditi
         entry_clear(c, oldest_used(c));
     struct entry *y = oldest(c);
     entry_clear(c, y);
-    key_of(prompt, y->key);
+    key_of(c, prompt, y->key);
     x->references++;
     y->x = x;
     y->used = ++c->clock;

@@ -17,6 +17,10 @@ struct condition *prompt_cache_get(struct prompt_cache *c, const char *prompt);
 /* Adds a reference of its own. A failure to keep is not an error. */
 void prompt_cache_put(struct prompt_cache *c, const char *prompt, struct condition *x);
 
+/* Conditions that are put and got from now on belong to `scope`, a name for what the text encoders
+ * are at present; "" at first. */
+void prompt_cache_scope(struct prompt_cache *c, const char *scope);
+
 /* An empty condition with one reference. */
 struct condition *condition_new(void);
 void condition_drop(struct condition *x); /* NULL is fine */

@@ -101,6 +101,27 @@ static int fill_numbers(const struct omni_model *m, const struct omni_request *r
     return schedule_swap(&out->schedule, r->scheduler, e);
 }
 
+static int check_loras(const struct omni_request *r, struct err *e)
+{
+    if (r->lora_count < 0 || r->lora_count > OMNI_MAX_LORAS)
+        return err_set(e, -EINVAL, "%d LoRAs are not possible, at most %d are", r->lora_count,
+                       OMNI_MAX_LORAS);
+    for (int i = 0; i < r->lora_count; i++)
+        if (!isfinite((float)r->loras[i].weight))
+            return err_set(e, -EINVAL, "%s: the weight %g is not a number to multiply with",
+                           r->loras[i].path, r->loras[i].weight);
+    return 0;
+}
+
+static bool same_loras(const struct omni_request *a, const struct omni_request *b)
+{
+    for (int i = 0; i < a->lora_count && i < b->lora_count; i++)
+        if (strcmp(a->loras[i].path, b->loras[i].path) != 0 ||
+            a->loras[i].weight != b->loras[i].weight)
+            return false;
+    return a->lora_count == b->lora_count;
+}
+
 static int resolve(const struct omni_model *m, const struct omni_request *r,
                    struct resolved_request *out, struct err *e)
 {
@@ -110,7 +131,7 @@ static int resolve(const struct omni_model *m, const struct omni_request *r,
     if (check_mode(m, r, e) != 0 || check_text("prompt", r->prompt, e) != 0 ||
         (r->negative_prompt && check_text("negative prompt", r->negative_prompt, e) != 0) ||
         check_side(m, "width", r->width, e) != 0 || check_side(m, "height", r->height, e) != 0 ||
-        check_frames(m, r, e) != 0 || fill_numbers(m, r, out, e) != 0)
+        check_frames(m, r, e) != 0 || check_loras(r, e) != 0 || fill_numbers(m, r, out, e) != 0)
         return e->code;
     if (request_plan_pictures(m, r, out, e) != 0)
         return e->code;
@@ -127,6 +148,7 @@ static int check_alike(const struct omni_model *m, const struct resolved_request
                           : x->loop != y->loop                              ? "loop"
                           : a->steps != b->steps                            ? "steps"
                           : strcmp(a->schedule.kind, b->schedule.kind) != 0 ? "scheduler"
+                          : !same_loras(x, y)                               ? "LoRAs"
                                                                             : NULL;
     if (!differs && !request_pictures_alike(m, a, b))
         differs = "strength or pictures";

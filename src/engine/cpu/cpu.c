@@ -45,6 +45,7 @@ static const struct backend_ops cpu_ops = {
     .weight_prepare = cpu_weight_prepare,
     .weight_release = cpu_weight_release,
     .weight_bytes = cpu_weight_bytes,
+    .weight_mapped = cpu_weight_mapped,
     .upload = cpu_upload,
     .download = cpu_download,
     .fill_zero = cpu_fill_zero,

@@ -81,6 +81,7 @@ int cpu_weight_prepare(struct backend *b, struct tensor *w, const void *host, en
                        struct err *e);
 void cpu_weight_release(struct backend *b, struct tensor *w);
 uint64_t cpu_weight_bytes(const struct tensor *w);
+bool cpu_weight_mapped(const struct tensor *w);
 
 /* ---- kernels, as in backend.h ---- */
 

@@ -154,3 +154,9 @@ uint64_t cpu_weight_bytes(const struct tensor *w)
     const struct cpu_weight *cw = w->prepared;
     return cw ? cw->bytes : 0;
 }
+
+bool cpu_weight_mapped(const struct tensor *w)
+{
+    const struct cpu_weight *cw = w->prepared;
+    return cw && cw->form == WEIGHT_MAPPED;
+}

@@ -60,8 +60,8 @@ struct weight_loader {
     const char *prefix; /* put before every name, may be NULL */
     struct err err;     /* the first failure: file, tensor, found, expected */
     uint64_t parameters, bytes;
-    struct tensor **owned; /* every tensor made, for weight_loader_free */
-    void **expanded;       /* [owned_cap]: a tensor's expanded data, or NULL */
+    struct tensor **owned;                /* every tensor made, for weight_loader_free */
+    void **expanded;                      /* [owned_cap]: a tensor's expanded data, or NULL */
     const struct weights_entry **sources; /* [owned_cap]: what each was made from */
     size_t owned_count, owned_cap;
 };
