@@ -209,9 +209,8 @@ def sdxl_inpaint():
         StableDiffusionXLInpaintPipeline)
 
 
-def sdxl_lcm():
-    """A UNet that was distilled for few steps and is told the guidance."""
-    parts = {
+def sdxl_lcm_parts():
+    return {
         "text_encoder": encoder(CLIPTextModel, 24, "quick_gelu", 24, 2),
         "text_encoder_2": encoder(CLIPTextModelWithProjection, 40, "gelu", 20, None),
         "unet": unet((ACROSS, ATTENDS), (ATTENDS_UP, UP), block_out_channels=(8, 16), layers_per_block=2,
@@ -219,7 +218,11 @@ def sdxl_lcm():
                      addition_embed_type="text_time", addition_time_embed_dim=8, time_cond_proj_dim=32,
                      projection_class_embeddings_input_dim=20 + 6 * 8),
         "vae": vae(0.13025)}
-    stable_diffusion_xl("sdxl-lcm", parts, {"_class_name": "LCMScheduler", **BETAS}, False, [
+
+
+def sdxl_lcm():
+    """A UNet that was distilled for few steps and is told the guidance."""
+    stable_diffusion_xl("sdxl-lcm", sdxl_lcm_parts(), {"_class_name": "LCMScheduler", **BETAS}, False, [
         case("a garden", 32, 32, 3, 8.5, 0),
         case("a garden", 40, 24, 2, 1.5, 0),
         from_picture("a garden", 40, 24, 4, 8.5, 1, 0.8, [40, 24, 0]),
