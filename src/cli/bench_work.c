@@ -56,8 +56,12 @@ int bench_work(struct bench *b, json_t *rows, struct err *e)
     struct omni_timings timings = {0};
     if (!p)
         return err_set(e, -ENOENT, "the registry has no profile %s", name);
-    const struct omni_load_options options = {.precision = p->precision};
-    if (model_find(p->model, path, e) || omni_model_load(path, &options, &model, e))
+    struct profile_places places;
+    if (model_find(p->model, path, e) || profile_places_find(p, &places, e))
+        return e->code;
+    const struct omni_load_options options = {
+        .precision = p->precision, .parts = places.list, .part_count = places.count};
+    if (omni_model_load(path, &options, &model, e))
         return e->code;
     int rc = draw(model, &timings, e);
     bool bf16 = omni_model_info(model)->precision[0] == 'b';

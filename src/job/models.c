@@ -17,6 +17,7 @@
 
 struct model {
     char id[512];
+    char parts[PROFILE_PARTS][512]; /* as in struct profile */
     enum omni_precision precision;
     void *handle; /* NULL: not loaded */
     struct omni_model_info info;
@@ -157,6 +158,15 @@ static bool is_weight_file(const char *name)
     return dot && (!strcmp(dot, ".safetensors") || !strcmp(dot, ".gguf"));
 }
 
+static void scan_file(const struct stat *st, const char *name, struct scan *s)
+{
+    if (is_weight_file(name))
+        s->weight_bytes += (uint64_t)st->st_size;
+    /* a sum: the order of readdir is no matter */
+    s->stamp += ((uint64_t)st->st_ino * 31 + (uint64_t)st->st_size) * 1000003 +
+                (uint64_t)st->st_mtim.tv_sec * 1009 + (uint64_t)st->st_mtim.tv_nsec;
+}
+
 static void scan_folder(int dirfd, const char *path, int depth, struct scan *s)
 {
     int fd = openat(dirfd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -175,26 +185,47 @@ static void scan_folder(int dirfd, const char *path, int depth, struct scan *s)
                 scan_folder(fd, entry->d_name, depth - 1, s);
             continue;
         }
-        if (is_weight_file(entry->d_name))
-            s->weight_bytes += (uint64_t)st.st_size;
-        /* a sum: the order of readdir is no matter */
-        s->stamp += ((uint64_t)st.st_ino * 31 + (uint64_t)st.st_size) * 1000003 +
-                    (uint64_t)st.st_mtim.tv_sec * 1009 + (uint64_t)st.st_mtim.tv_nsec;
+        scan_file(&st, entry->d_name, s);
     }
     closedir(d);
 }
 
-static struct model *find_or_add(struct models *m, const char *id, enum omni_precision precision)
+/* A checkpoint: a folder or a single file. */
+static void scan_model(const char *path, struct scan *s)
+{
+    struct stat st;
+    if (!stat(path, &st) && S_ISREG(st.st_mode))
+        scan_file(&st, path, s);
+    else
+        scan_folder(AT_FDCWD, path, SCAN_DEPTH, s);
+}
+
+/* A part that lies elsewhere: a folder of its own, or one in a checkpoint. */
+static void scan_part(const struct omni_part *part, struct scan *s)
+{
+    char inner[REGISTRY_PATH_SIZE];
+    int n = snprintf(inner, sizeof inner, "%s/%s", part->path, part->name);
+    bool within = n < (int)sizeof inner && !access(inner, F_OK);
+    scan_folder(AT_FDCWD, within ? inner : part->path, SCAN_DEPTH, s);
+}
+
+static bool is_model_of(const struct model *model, const struct profile *p)
+{
+    return !strcmp(model->id, p->model) && !memcmp(model->parts, p->parts, sizeof model->parts);
+}
+
+static struct model *find_or_add(struct models *m, const struct profile *p)
 {
     for (int i = 0; i < m->count; i++)
-        if (!strcmp(m->list[i]->id, id) && m->list[i]->precision == precision)
+        if (is_model_of(m->list[i], p) && m->list[i]->precision == p->precision)
             return m->list[i];
     struct model *model = calloc(1, sizeof *model);
     pthread_mutex_lock(&m->lock);
     struct model **more = model ? realloc(m->list, (size_t)(m->count + 1) * sizeof *more) : NULL;
     if (more) {
-        snprintf(model->id, sizeof model->id, "%s", id);
-        model->precision = precision;
+        memcpy(model->id, p->model, sizeof model->id);
+        memcpy(model->parts, p->parts, sizeof model->parts);
+        model->precision = p->precision;
         m->list = more;
         m->list[m->count++] = model;
     }
@@ -204,12 +235,14 @@ static struct model *find_or_add(struct models *m, const char *id, enum omni_pre
     return more ? model : NULL;
 }
 
-static int load(struct models *m, struct model *model, const char *path, uint64_t estimate,
-                struct err *e)
+static int load(struct models *m, struct model *model, const char *path,
+                const struct profile_places *places, uint64_t estimate, struct err *e)
 {
     struct omni_load_options options = {.device = *m->device ? m->device : NULL,
                                         .precision = model->precision,
-                                        .threads = m->threads};
+                                        .threads = m->threads,
+                                        .parts = places->list,
+                                        .part_count = places->count};
     if (!make_room(m, NULL, estimate))
         return no_room(m, "loading the model", estimate, 0, e);
     void *handle = NULL;
@@ -235,23 +268,27 @@ static void remember_failure(struct models *m, struct model *model, const struct
     pthread_mutex_unlock(&m->lock);
 }
 
-int models_get(struct models *m, const char *id, enum omni_precision precision, struct model **out,
-               struct err *e)
+int models_get(struct models *m, const struct profile *p, struct model **out, struct err *e)
 {
-    struct model *model = find_or_add(m, id, precision);
+    struct model *model = find_or_add(m, p);
     if (!model)
         return err_nomem(e);
     if (!model->handle) {
         char path[REGISTRY_PATH_SIZE] = "";
+        struct profile_places places;
         struct scan s = {0};
         struct err why = {0};
-        int code = model_find(id, path, &why);
+        int code = model_find(p->model, path, &why);
         if (!code)
-            scan_folder(AT_FDCWD, path, SCAN_DEPTH, &s);
+            code = profile_places_find(p, &places, &why);
+        if (!code)
+            scan_model(path, &s);
+        for (int i = 0; !code && i < places.count; i++)
+            scan_part(&places.list[i], &s);
         if (!code && model->failure.code && model->stamp == s.stamp)
             why = model->failure;
-        else if (code || load(m, model, path, s.weight_bytes, &why)) {
-            err_prefix(&why, "the model %s cannot be used", id);
+        else if (code || load(m, model, path, &places, s.weight_bytes, &why)) {
+            err_prefix(&why, "the model %s cannot be used", p->model);
             remember_failure(m, model, &why, s.stamp);
             log_error("%s", why.text);
         }
@@ -305,12 +342,12 @@ int models_generate(struct models *m, struct model *model, const struct omni_req
 
 /* ---- reports ---- */
 
-bool models_available(struct models *m, const char *id, struct err *why)
+bool models_available(struct models *m, const struct profile *p, struct err *why)
 {
     bool available = true;
     pthread_mutex_lock(&m->lock);
     for (int i = 0; i < m->count; i++)
-        if (!strcmp(m->list[i]->id, id) && m->list[i]->failure.code) {
+        if (is_model_of(m->list[i], p) && m->list[i]->failure.code) {
             *why = m->list[i]->failure;
             available = false;
         }

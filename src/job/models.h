@@ -18,10 +18,10 @@ int models_new(const struct generator *g, const char *device, uint64_t budget, i
                struct models **out, struct err *e);
 void models_free(struct models *m);
 
-/* The model `id` (a name on the search path, or a path), loaded if need be. A model that failed to
+/* The model of a profile, with the parts that it names, loaded if need be. A model that failed to
  * load fails again with the same sentence until its files change or models_retry(). */
-int models_get(struct models *m, const char *id, enum omni_precision precision, struct model **out,
-               struct err *e);
+struct profile;
+int models_get(struct models *m, const struct profile *p, struct model **out, struct err *e);
 /* Forgets failures (the registry was reloaded). */
 void models_retry(struct models *m);
 const struct omni_model_info *model_info(const struct model *m);
@@ -38,8 +38,8 @@ int models_generate(struct models *m, struct model *model, const struct omni_req
                     int count, const struct omni_callbacks *callbacks, struct omni_result *results,
                     struct omni_timings *timings, struct err *e);
 
-/* Does `id` load, as far as known? false: `why` has the sentence. */
-bool models_available(struct models *m, const char *id, struct err *why);
+/* Does the profile's model load, as far as known? false: `why` has the sentence. */
+bool models_available(struct models *m, const struct profile *p, struct err *why);
 struct models_report {
     char id[256];
     char family[48], precision[16], device[32];

@@ -17,9 +17,21 @@
 #define REGISTRY_PATH_SIZE   4096
 #define REGISTRY_MAX_DEVICES 16
 
+/* Parts that a profile may take from elsewhere: keys of registry.ini, and the engine's names. */
+enum profile_part {
+    PART_TEXT_ENCODER,
+    PART_TEXT_ENCODER_2,
+    PART_VAE,
+    PART_TOKENIZER,
+    PART_TOKENIZER_2,
+    PROFILE_PARTS
+};
+extern const char *const profile_part_names[PROFILE_PARTS];
+
 struct profile {
     char name[64];
-    char model[512]; /* omni_model_id: a name on the search path, or a path */
+    char model[512];                /* omni_model_id: a name on the search path, or a path */
+    char parts[PROFILE_PARTS][512]; /* the same for parts of it; "": the model's own */
     enum modality modality;
     enum omni_precision precision;
     int native_width, native_height; /* 0: generate at the requested size */
@@ -87,6 +99,13 @@ const struct profile *registry_profile(const struct registry *r, const char *nam
  * $XDG_DATA_HOME/omnifs/models, /usr/local/share/omnifs/models, /usr/share/omnifs/models, the
  * source tree's models/. -ENOENT with the places that were searched. */
 int model_find(const char *name, char path[REGISTRY_PATH_SIZE], struct err *e);
+/* Where the parts lie that `p` takes from elsewhere, for omni_load_options. */
+struct profile_places {
+    struct omni_part list[PROFILE_PARTS];
+    int count;
+    char paths[PROFILE_PARTS][REGISTRY_PATH_SIZE];
+};
+int profile_places_find(const struct profile *p, struct profile_places *out, struct err *e);
 /* Calls each(ctx, folder) for every folder of that search path that exists. */
 void model_search_path(void (*each)(void *ctx, const char *folder), void *ctx);
 /* A file of the installation: the first of /usr/local/share/omnifs, /usr/share/omnifs, the source

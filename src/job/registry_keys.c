@@ -193,10 +193,11 @@ SETTER(set_list)
 
 /* ---- tables ---- */
 
-#define P(field) offsetof(struct profile, field)
-#define L(field) offsetof(struct registry_limits, field)
-#define D(field) offsetof(struct registry_devices, field)
-#define S(field) offsetof(struct registry_safety, field)
+#define P(field)  offsetof(struct profile, field)
+#define L(field)  offsetof(struct registry_limits, field)
+#define D(field)  offsetof(struct registry_devices, field)
+#define S(field)  offsetof(struct registry_safety, field)
+#define PART_SIZE sizeof((struct profile *)0)->parts[0]
 
 static const struct spec profile_keys[] = {
     {"omni_model_id", set_text, P(model), 0, sizeof((struct profile *)0)->model},
@@ -219,6 +220,11 @@ static const struct spec profile_keys[] = {
     {"watermark", set_bool, P(watermark), 0, 0},
     {"priority", set_int, P(priority), -1000, 1000},
     {"timeout", set_real, P(timeout), 1, 604800},
+    {"text_encoder", set_text, P(parts[PART_TEXT_ENCODER]), 0, PART_SIZE},
+    {"text_encoder_2", set_text, P(parts[PART_TEXT_ENCODER_2]), 0, PART_SIZE},
+    {"vae", set_text, P(parts[PART_VAE]), 0, PART_SIZE},
+    {"tokenizer", set_text, P(parts[PART_TOKENIZER]), 0, PART_SIZE},
+    {"tokenizer_2", set_text, P(parts[PART_TOKENIZER_2]), 0, PART_SIZE},
     {NULL, NULL, 0, 0, 0},
 };
 static const struct spec limit_keys[] = {

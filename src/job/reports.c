@@ -31,7 +31,7 @@ static bool profile_available(struct jobs *j, const struct profile *p, struct er
     if (model_find(p->model, path, why))
         return false;
     for (int i = 0; i < j->worker_count; i++)
-        if (models_available(j->workers[i].models, p->model, why))
+        if (models_available(j->workers[i].models, p, why))
             return true;
     return false;
 }

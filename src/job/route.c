@@ -53,7 +53,7 @@ static int route_to_model(struct run *r, struct err *e)
 {
     struct request *q = &r->request;
     const struct profile *p = r->profile;
-    int code = models_get(r->models, p->model, p->precision, &r->model, e);
+    int code = models_get(r->models, p, &r->model, e);
     if (code)
         return code;
     keep_info(r, model_info(r->model));

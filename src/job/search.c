@@ -190,6 +190,28 @@ int model_find(const char *name, char path[REGISTRY_PATH_SIZE], struct err *e)
     return code;
 }
 
+const char *const profile_part_names[PROFILE_PARTS] = {
+    [PART_TEXT_ENCODER] = "text_encoder",
+    [PART_TEXT_ENCODER_2] = "text_encoder_2",
+    [PART_VAE] = "vae",
+    [PART_TOKENIZER] = "tokenizer",
+    [PART_TOKENIZER_2] = "tokenizer_2",
+};
+
+int profile_places_find(const struct profile *p, struct profile_places *out, struct err *e)
+{
+    out->count = 0;
+    for (int i = 0; i < PROFILE_PARTS; i++) {
+        if (!p->parts[i][0])
+            continue;
+        char *path = out->paths[out->count];
+        if (model_find(p->parts[i], path, e))
+            return err_prefix(e, "%s of [%s]", profile_part_names[i], p->name);
+        out->list[out->count++] = (struct omni_part){profile_part_names[i], path};
+    }
+    return 0;
+}
+
 struct folder_visit {
     void (*each)(void *ctx, const char *folder);
     void *ctx;

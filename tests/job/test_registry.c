@@ -74,7 +74,8 @@ static void every_key_is_read(void **state)
                                "max_steps = 40\nmax_count = 3\nsteps = 12\nguidance = 2.5\n"
                                "scheduler = unipc\nframes = 8\nfps = 7.5\nlora = a:0.5, b\n"
                                "safety_level = strict\nwatermark = no\npriority = -3\n"
-                               "timeout = 90\n\n"
+                               "timeout = 90\ntext_encoder = /parts/t\ntext_encoder_2 = u\n"
+                               "vae = v\ntokenizer = x\ntokenizer_2 = y\n\n"
                                "[limits]\nqueue = 5\njobs_per_user = 2\nstore_bytes = 1G\n"
                                "request_bytes = 64K\n"
                                "[devices]\nuse = cpu, cuda:1\nmemory = 2G\nthreads = 3\nbatch = 8\n"
@@ -105,6 +106,11 @@ static void every_key_is_read(void **state)
     assert_false(p->watermark);
     assert_int_equal(p->priority, -3);
     assert_true(p->timeout == 90);
+    assert_string_equal(p->parts[PART_TEXT_ENCODER], "/parts/t");
+    assert_string_equal(p->parts[PART_TEXT_ENCODER_2], "u");
+    assert_string_equal(p->parts[PART_VAE], "v");
+    assert_string_equal(p->parts[PART_TOKENIZER], "x");
+    assert_string_equal(p->parts[PART_TOKENIZER_2], "y");
     assert_int_equal(r->limits.queue, 5);
     assert_int_equal(r->limits.jobs_per_user, 2);
     assert_true(r->limits.store_bytes == (uint64_t)1 << 30);
