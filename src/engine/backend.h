@@ -76,9 +76,10 @@ struct backend_ops {
     void (*layer_norm)(struct ops *o, struct tensor *y, const struct tensor *x,
                        const struct tensor *w, const struct tensor *b, const struct tensor *shift,
                        const struct tensor *scale, float eps);
-    void (*group_norm)(struct ops *o, struct tensor *y, const struct tensor *x, int groups,
-                       const struct tensor *w, const struct tensor *b, float eps,
-                       enum activation act);
+    void (*group_sums_add)(struct ops *o, struct tensor *sums, const struct tensor *x);
+    void (*group_norm_rows)(struct ops *o, struct tensor *y, const struct tensor *x,
+                            const struct tensor *sums, const struct tensor *w,
+                            const struct tensor *b, float eps, enum activation act);
     void (*act)(struct ops *o, struct tensor *y, const struct tensor *x, enum activation act);
     /* gate and value are views of one tensor's halves */
     void (*glu)(struct ops *o, struct tensor *y, const struct tensor *gate,

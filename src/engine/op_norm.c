@@ -72,23 +72,78 @@ struct tensor *op_modulated_norm(struct ops *o, const struct tensor *x, const st
     return layer_norm(o, x, NULL, NULL, shift, scale, eps);
 }
 
+/* ---- groups ---- */
+
+struct tensor *op_group_sums(struct ops *o, int64_t batch, int groups)
+{
+    return op_zeros(o, DTYPE_U8, SHAPE(batch, groups, OPS_GROUP_SUM));
+}
+
+/* x is a picture, and sums are those of a batch of its size and of groups that divide it. */
+static bool check_groups(struct ops *o, const char *op, const struct tensor *x,
+                         const struct tensor *sums)
+{
+    char text[SHAPE_TEXT], other[SHAPE_TEXT];
+    if (!READY(o, op, x, sums) || !check_f32(o, op, "x", x) || !check_rank(o, op, "x", x, 4))
+        return false;
+    if (sums->dtype != DTYPE_U8 || sums->rank != 3 || sums->dims[0] != x->dims[0] ||
+        x->dims[3] % sums->dims[1] != 0 || sums->dims[2] != OPS_GROUP_SUM ||
+        !tensor_contiguous(sums))
+        ops_fail(o, -EINVAL, "%s: %s are no sums of groups of %s", op, shape_text(sums, other),
+                 shape_text(x, text));
+    return !o->error.code;
+}
+
+void op_group_sums_add(struct ops *o, struct tensor *sums, const struct tensor *x)
+{
+    if (!check_groups(o, "group_sums", x, sums))
+        return;
+    struct op_run run = op_begin(o);
+    if (!o->error.code)
+        o->backend->ops->group_sums_add(o, sums, x);
+    op_end(o, run, OP_NORM, norm_flops(x) / 2, op_bytes(x, NULL), NULL);
+}
+
+static struct tensor *norm_rows(struct ops *o, struct tensor *y, const struct tensor *x,
+                                const struct tensor *sums, const struct tensor *w,
+                                const struct tensor *b, float eps, enum activation act)
+{
+    if (!y || !sums)
+        return NULL;
+    struct op_run run = op_begin(o);
+    if (!o->error.code)
+        o->backend->ops->group_norm_rows(o, y, x, sums, w, b, eps, act);
+    return op_end(o, run, OP_NORM, norm_flops(x) / 2, op_bytes(x, y, NULL), y);
+}
+
+struct tensor *op_group_norm_rows(struct ops *o, const struct tensor *x, const struct tensor *sums,
+                                  const struct tensor *w, const struct tensor *b, float eps,
+                                  enum activation act)
+{
+    if (!check_norm(o, "group_norm", x, w, b) || !check_groups(o, "group_norm", x, sums) ||
+        !check_act(o, "group_norm", act))
+        return NULL;
+    return norm_rows(o, arena_tensor(o, DTYPE_F32, 4, x->dims), x, sums, w, b, eps, act);
+}
+
 struct tensor *op_group_norm(struct ops *o, const struct tensor *x, int groups,
                              const struct tensor *w, const struct tensor *b, float eps,
                              enum activation act)
 {
     char text[SHAPE_TEXT];
-    if (!check_norm(o, "group_norm", x, w, b) || !check_rank(o, "group_norm", "x", x, 4))
+    if (!check_norm(o, "group_norm", x, w, b) || !check_rank(o, "group_norm", "x", x, 4) ||
+        !check_act(o, "group_norm", act))
         return NULL;
-    if (groups < 1 || x->dims[3] % groups != 0 || (unsigned)act > ACT_SIGMOID) {
-        ops_fail(o, -EINVAL, "group_norm: %s does not divide into %d groups (activation %d)",
-                 shape_text(x, text), groups, (int)act);
+    if (groups < 1 || x->dims[3] % groups != 0) {
+        ops_fail(o, -EINVAL, "group_norm: %s does not divide into %d groups", shape_text(x, text),
+                 groups);
         return NULL;
     }
     struct tensor *y = arena_tensor(o, DTYPE_F32, 4, x->dims);
-    if (!y)
-        return NULL;
-    struct op_run run = op_begin(o);
-    if (!o->error.code)
-        o->backend->ops->group_norm(o, y, x, groups, w, b, eps, act);
-    return op_end(o, run, OP_NORM, norm_flops(x), op_bytes(x, y, NULL), y);
+    ops_mark mark = ops_push(o);
+    struct tensor *sums = op_group_sums(o, x->dims[0], groups);
+    op_group_sums_add(o, sums, x);
+    y = norm_rows(o, y, x, sums, w, b, eps, act);
+    ops_pop(o, mark);
+    return y;
 }

@@ -155,6 +155,15 @@ struct tensor *op_modulated_norm(struct ops *o, const struct tensor *x, const st
 struct tensor *op_group_norm(struct ops *o, const struct tensor *x, int groups,
                              const struct tensor *w, const struct tensor *b, float eps,
                              enum activation act);
+/* The same bits in two phases, for pictures that are never in memory whole: sums (U8 [B, groups,
+ * OPS_GROUP_SUM], the backend's own numbers, all zero at first) gather rows x[B, h, W, C], which
+ * are added from the top to the bottom; then any rows are normed by all that was added. */
+#define OPS_GROUP_SUM 32
+struct tensor *op_group_sums(struct ops *o, int64_t batch, int groups);
+void op_group_sums_add(struct ops *o, struct tensor *sums, const struct tensor *x);
+struct tensor *op_group_norm_rows(struct ops *o, const struct tensor *x, const struct tensor *sums,
+                                  const struct tensor *w, const struct tensor *b, float eps,
+                                  enum activation act);
 
 /* ---- pointwise and others ---- */
 

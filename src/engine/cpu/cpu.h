@@ -96,8 +96,10 @@ void cpu_rms_norm(struct ops *o, struct tensor *y, const struct tensor *x, const
 void cpu_layer_norm(struct ops *o, struct tensor *y, const struct tensor *x, const struct tensor *w,
                     const struct tensor *b, const struct tensor *shift, const struct tensor *scale,
                     float eps);
-void cpu_group_norm(struct ops *o, struct tensor *y, const struct tensor *x, int groups,
-                    const struct tensor *w, const struct tensor *b, float eps, enum activation act);
+void cpu_group_sums_add(struct ops *o, struct tensor *sums, const struct tensor *x);
+void cpu_group_norm_rows(struct ops *o, struct tensor *y, const struct tensor *x,
+                         const struct tensor *sums, const struct tensor *w, const struct tensor *b,
+                         float eps, enum activation act);
 void cpu_act(struct ops *o, struct tensor *y, const struct tensor *x, enum activation act);
 void cpu_glu(struct ops *o, struct tensor *y, const struct tensor *gate, const struct tensor *value,
              enum activation act);

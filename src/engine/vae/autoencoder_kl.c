@@ -3,32 +3,20 @@
  * Sources: huggingface/diffusers, models/autoencoders/autoencoder_kl.py, autoencoder_kl_flux2.py,
  * vae.py.
  *
- * At a picture's full size a feature map is hundreds of megabytes, so a block keeps only its input
- * and one result: a norm is written where it will be read and freed at once. */
+ * At a picture's full size a feature map is hundreds of megabytes, so all that is wide works in
+ * bands of rows (residual.h): 1024x1024 pixels of the widths that are usual need 1 GB. */
 #include <errno.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "engine/vae/residual.h"
 #include "engine/vae/vae.h"
 
 #define MAX_LEVELS 8
 #define MAX_LAYERS 8
-#define NORM_EPS   1e-6f /* of every norm inside, whatever the config's norm_eps is for others */
-
-struct affine {
-    struct tensor *w, *b; /* [C] */
-};
-struct filter {
-    struct tensor *w, *b; /* [out, in, k, k], [out]; NULL w: not there */
-};
-
-struct resnet {
-    struct affine norm1, norm2;
-    struct filter conv1, conv2;
-    struct filter shortcut; /* 1x1, where the width changes */
-};
+#define NORM_EPS   1e-6f /* of the attention's norm, as of all others inside */
 
 struct attention_block {
     struct affine norm;
@@ -57,7 +45,8 @@ struct half {
 };
 
 struct kl {
-    int groups, channels;
+    struct bands bands;
+    int channels;
     struct half encoder, decoder;
     bool has_encoder;
     struct filter quant, post_quant; /* 1x1 on moments and on latents; optional */
@@ -71,7 +60,6 @@ struct kl_config {
 };
 
 static const int same[4] = {1, 1, 1, 1}, none[4] = {0, 0, 0, 0};
-static const int right_and_bottom[4] = {0, 1, 0, 1}; /* the encoder pads where the filter ends */
 
 /* ---- loading ---- */
 
@@ -201,7 +189,9 @@ static int kl_read(struct part *p, struct kl *k, struct kl_config *kc, struct va
     kc->quant = config_bool(c, "use_quant_conv", true);
     kc->post_quant = config_bool(c, "use_post_quant_conv", true);
     kc->attention = config_bool(c, "mid_block_add_attention", true);
-    k->groups = (int)config_int(c, "norm_num_groups", 32, 1, 4096);
+    k->bands = (struct bands){.groups = (int)config_int(c, "norm_num_groups", 32, 1, 4096),
+                              .hold = BANDS_HOLD,
+                              .band = BANDS_BAND};
     v->scaling = config_float(c, "scaling_factor", 1, 1e-6, 1e6);
     v->shift = config_float(c, "shift_factor", 0, -1e6, 1e6);
     v->channels = k->channels = kc->latent;
@@ -245,32 +235,6 @@ static struct tensor *conv(struct ops *o, const struct filter *f, const struct t
     return op_conv2d(o, x, f->w, f->b, stride, pad, ACT_NONE);
 }
 
-static struct tensor *norm(const struct kl *k, struct ops *o, const struct affine *a,
-                           const struct tensor *x, enum activation act)
-{
-    return op_group_norm(o, x, k->groups, a->w, a->b, NORM_EPS, act);
-}
-
-/* Norm, SiLU and filter; the normed map is gone afterwards. */
-static struct tensor *norm_conv(const struct kl *k, struct ops *o, const struct affine *a,
-                                const struct filter *f, const struct tensor *x)
-{
-    ops_mark mark = ops_push(o);
-    return ops_pop_keep(o, mark, conv(o, f, norm(k, o, a, x, ACT_SILU), 1, same));
-}
-
-static struct tensor *run_resnet(const struct kl *k, struct ops *o, const struct resnet *r,
-                                 const struct tensor *x)
-{
-    ops_mark mark = ops_push(o);
-    struct tensor *h = norm_conv(k, o, &r->norm1, &r->conv1, x);
-    h = ops_pop_keep(o, mark, norm_conv(k, o, &r->norm2, &r->conv2, h));
-    ops_mark skip = ops_push(o);
-    op_add_to(o, h, r->shortcut.w ? conv(o, &r->shortcut, x, 1, none) : x);
-    ops_pop(o, skip);
-    return h;
-}
-
 static struct tensor *run_attention(const struct kl *k, struct ops *o,
                                     const struct attention_block *a, struct tensor *x)
 {
@@ -278,7 +242,9 @@ static struct tensor *run_attention(const struct kl *k, struct ops *o,
         return NULL;
     int64_t b = tensor_dim(x, 0), n = tensor_dim(x, 1) * tensor_dim(x, 2), c = tensor_dim(x, 3);
     struct attention_args args = {.scale = (float)(1 / sqrt((double)c))};
-    struct tensor *qkv[3], *h = op_reshape(o, norm(k, o, &a->norm, x, ACT_NONE), SHAPE(b, n, c));
+    struct tensor *qkv[3],
+        *h = op_group_norm(o, x, k->bands.groups, a->norm.w, a->norm.b, NORM_EPS, ACT_NONE);
+    h = op_reshape(o, h, SHAPE(b, n, c));
     for (int i = 0; i < 3; i++)
         qkv[i] = op_reshape(o, op_linear(o, h, a->w[i], a->b[i], ACT_NONE), SHAPE(b, n, 1, c));
     h = op_attention(o, qkv[0], qkv[1], qkv[2], &args);
@@ -291,18 +257,18 @@ static struct tensor *run_attention(const struct kl *k, struct ops *o,
 static struct tensor *run_middle(const struct kl *k, struct ops *o, const struct middle *m,
                                  ops_mark mark, struct tensor *x)
 {
-    x = ops_keep(o, mark, run_resnet(k, o, &m->resnets[0], x));
+    x = run_resnet(&k->bands, o, &m->resnets[0], mark, (struct map){.x = x});
     if (m->has_attention)
         x = ops_keep(o, mark, run_attention(k, o, &m->attention, x));
-    return ops_keep(o, mark, run_resnet(k, o, &m->resnets[1], x));
+    return run_resnet(&k->bands, o, &m->resnets[1], mark, (struct map){.x = x});
 }
 
 static struct tensor *run_level(const struct kl *k, struct ops *o, const struct level *y,
-                                ops_mark mark, struct tensor *x)
+                                ops_mark mark, struct map x)
 {
     for (int i = 0; i < y->count; i++)
-        x = ops_keep(o, mark, run_resnet(k, o, &y->resnets[i], x));
-    return x;
+        x = (struct map){.x = run_resnet(&k->bands, o, &y->resnets[i], mark, x)};
+    return x.x;
 }
 
 static struct tensor *kl_encode(const void *state, struct ops *o, const struct tensor *pixels)
@@ -314,12 +280,12 @@ static struct tensor *kl_encode(const void *state, struct ops *o, const struct t
     ops_mark mark = ops_push(o);
     struct tensor *x = conv(o, &h->conv_in, pixels, 1, same);
     for (int i = 0; i < h->level_count; i++) {
-        x = run_level(k, o, &h->levels[i], mark, x);
+        x = run_level(k, o, &h->levels[i], mark, (struct map){.x = x});
         if (h->levels[i].resample.w)
-            x = ops_keep(o, mark, conv(o, &h->levels[i].resample, x, 2, right_and_bottom));
+            x = ops_keep(o, mark, halve(&k->bands, o, &h->levels[i].resample, x));
     }
     x = run_middle(k, o, &h->middle, mark, x);
-    x = ops_keep(o, mark, norm_conv(k, o, &h->norm_out, &h->conv_out, x));
+    x = ops_keep(o, mark, norm_conv(&k->bands, o, &h->norm_out, &h->conv_out, x));
     return ops_pop_keep(o, mark, k->quant.w ? conv(o, &k->quant, x, 1, none) : x);
 }
 
@@ -330,15 +296,22 @@ static struct tensor *kl_decode(const void *state, struct ops *o, const struct t
     ops_mark mark = ops_push(o);
     if (k->post_quant.w)
         latents = conv(o, &k->post_quant, latents, 1, none);
-    struct tensor *x = ops_keep(o, mark, conv(o, &h->conv_in, latents, 1, same));
-    x = run_middle(k, o, &h->middle, mark, x);
+    struct map x = {.x = ops_keep(o, mark, conv(o, &h->conv_in, latents, 1, same))};
+    x.x = run_middle(k, o, &h->middle, mark, x.x);
     for (int i = 0; i < h->level_count; i++) {
-        x = run_level(k, o, &h->levels[i], mark, x);
+        x = (struct map){.x = run_level(k, o, &h->levels[i], mark, x)};
         if (h->levels[i].resample.w)
-            x = ops_keep(o, mark,
-                         conv(o, &h->levels[i].resample, op_upsample_nearest(o, x, 2), 1, same));
+            x = double_map(&k->bands, o, &h->levels[i].resample, &h->levels[i + 1].resnets[0], mark,
+                           x.x);
     }
-    return ops_pop_keep(o, mark, norm_conv(k, o, &h->norm_out, &h->conv_out, x));
+    return ops_pop_keep(o, mark, norm_conv(&k->bands, o, &h->norm_out, &h->conv_out, x.x));
+}
+
+void autoencoder_kl_bands(struct vae *v, int64_t hold, int64_t band)
+{
+    struct kl *k = v->state;
+    k->bands.hold = hold;
+    k->bands.band = band;
 }
 
 #define KL_KIND(symbol, name)                                                                      \

@@ -47,6 +47,9 @@ struct tensor *vae_encode_drawn(const struct vae *v, struct ops *o, const struct
                                 struct random *random);
 struct tensor *vae_decode(const struct vae *v, struct ops *o, const struct tensor *latents);
 
+/* Cuts an AutoencoderKL's maps otherwise than usual (residual.h): to compare, not to draw. */
+void autoencoder_kl_bands(struct vae *v, int64_t hold, int64_t band);
+
 extern const struct vae_kind autoencoder_tiny, autoencoder_kl, autoencoder_kl_flux2;
 
 #endif
