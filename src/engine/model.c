@@ -79,6 +79,7 @@ static void fill_info(struct omni_model *m)
     i->default_guidance = t->default_guidance;
     i->guided = t->guided;
     i->has_video = t->max_frames > 1;
+    i->reads_references = t->images.references;
     i->max_prompt_tokens = t->max_prompt_tokens;
 }
 

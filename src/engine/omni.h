@@ -48,6 +48,9 @@ struct omni_model_info {
     double default_guidance;
     bool guided;    /* guidance and negative prompts have an effect */
     bool has_video; /* frames > 1 are possible */
+    /* image_to_image reads pictures beside the drawing, at sizes of their own and without strength;
+     * else drawing starts from the one picture, made the request's size. */
+    bool reads_references;
     int max_prompt_tokens;
     /* Over the model's files in order: names, sizes and contents; of files over 64 MiB the first
      * MiB and 256 samples of 64 KiB, so that loading stays fast (engine/fingerprint.h). */
@@ -90,10 +93,10 @@ struct omni_request {
     double guidance; /* NAN: the checkpoint's own; as the family's diffusers pipeline means it */
     uint64_t seed;
     const char *scheduler;        /* NULL: the checkpoint's own */
-    double strength;              /* image_to_image, inpaint: 0 … 1 */
-    const struct picture *images; /* references, borrowed */
+    double strength;              /* image_to_image, inpaint: 0 … 1, how far from the picture */
+    const struct picture *images; /* borrowed; the first is what is changed, or begins the clip */
     int image_count;
-    const struct picture *mask; /* inpaint: white is drawn anew */
+    const struct picture *mask; /* inpaint: white is drawn anew; scaled with the picture */
     /* The same for all requests of a call; another set than that of the last call means that the
      * weights it touches are made anew. */
     const struct omni_lora *loras;

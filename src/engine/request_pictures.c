@@ -40,10 +40,9 @@ static int check_pictures(const struct omni_model *m, const struct omni_request 
                : m->traits.images.references && r->mode != OMNI_IMAGE_TO_VIDEO ? PASS_REFERENCES
                                                                                : 1;
     if (r->image_count < reads || r->image_count > most)
-        return err_set(e, -EINVAL,
-                       "mode %s reads %s%d picture%s with this model, the request has %d",
+        return err_set(e, -EINVAL, "mode %s reads %s%d picture%s with this model, but %d %s given",
                        request_mode_name(r->mode), most > 1 ? "1 to " : "", most,
-                       most == 1 ? "" : "s", r->image_count);
+                       most == 1 ? "" : "s", r->image_count, r->image_count == 1 ? "is" : "are");
     if (!r->mask != (r->mode != OMNI_INPAINT))
         return r->mask ? err_set(e, -EINVAL, "mode %s has no use for a mask",
                                  request_mode_name(r->mode))

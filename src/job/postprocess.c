@@ -7,6 +7,7 @@
 #include "base/cleanup.h"
 #include "base/version.h"
 #include "job/modes.h"
+#include "job/reference.h"
 #include "job/run.h"
 #include "job/size.h"
 
@@ -145,12 +146,14 @@ int stage_postprocess(struct run *r, struct err *e)
 {
     int code = job_mode_draws(r->request.mode) ? 0 : take_clip(r, e);
     r->watermark = r->request.watermark && job_mode_draws(r->request.mode) ? "metadata" : "none";
+    for (int i = 0; i < r->picture_count && !code; i++)
+        code = deliver_size(r, &r->pictures[i], e);
+    if (!code)
+        code = references_keep(r, e);
     for (int i = 0; i < r->picture_count && !code; i++) {
         if (run_cancelled(r))
             return err_set(e, -ECANCELED, "cancelled");
-        code = deliver_size(r, &r->pictures[i], e);
-        if (!code)
-            code = write_output(r, i, e);
+        code = write_output(r, i, e);
     }
     return code;
 }

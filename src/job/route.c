@@ -5,6 +5,7 @@
 
 #include "base/cleanup.h"
 #include "job/modes.h"
+#include "job/reference.h"
 #include "job/run.h"
 #include "job/size.h"
 
@@ -19,34 +20,6 @@ static void keep_info(struct run *r, const struct omni_model_info *info)
                  *strings[i] ? *strings[i] : "");
         *strings[i] = r->info_strings[i];
     }
-}
-
-static int read_reference(struct run *r, const char *name, enum media_read_as as,
-                          struct picture *out, struct err *e)
-{
-    struct media_limits limits;
-    media_limits_init(&limits);
-    struct picture picture = {0};
-    int code = media_read_image(r->in_fd, name, &limits, as, &picture, e);
-    if (!code)
-        code = size_cover(&picture, r->draw_width, r->draw_height,
-                          as == MEDIA_READ_MASK ? MEDIA_BILINEAR : MEDIA_LANCZOS, out, e);
-    picture_free(&picture);
-    return code;
-}
-
-static int read_references(struct run *r, struct err *e)
-{
-    const struct request *q = &r->request;
-    if (q->image_count && !(r->references = calloc((size_t)q->image_count, sizeof *r->references)))
-        return err_nomem(e);
-    int code = 0;
-    for (; r->reference_count < q->image_count && !code; r->reference_count++)
-        code = read_reference(r, q->images[r->reference_count], MEDIA_READ_RGB,
-                              &r->references[r->reference_count], e);
-    if (!code && q->mask)
-        code = read_reference(r, q->mask, MEDIA_READ_MASK, &r->mask, e);
-    return code;
 }
 
 static int route_to_model(struct run *r, struct err *e)
@@ -66,7 +39,7 @@ static int route_to_model(struct run *r, struct err *e)
     /* a long clip at its full size may need more than the model itself: known before any work */
     uint64_t pixels = (uint64_t)q->width * (uint64_t)q->height * 3;
     code = models_room(r->models, r->model, pixels * (uint64_t)q->frames * (uint64_t)q->count, e);
-    return code ? code : read_references(r, e);
+    return code ? code : references_read(r, e);
 }
 
 /* ---- video_to_gif ---- */

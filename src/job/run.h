@@ -80,7 +80,8 @@ struct run {
     char info_strings[4][48];    /* family, variant, precision, device */
     int draw_width, draw_height; /* what the model is asked to draw */
     struct picture *pictures;    /* [picture_count] as drawn, then as delivered */
-    struct picture *references;  /* [reference_count] images of image_to_…, at the drawn size */
+    struct picture *references;  /* [reference_count] images of image_to_…, at the drawn size or,
+                                    where the model reads them beside the drawing, at their own */
     int picture_count, reference_count;
     struct picture mask, clip; /* inpaint; the input video */
     struct run_output *outputs;

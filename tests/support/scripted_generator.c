@@ -47,6 +47,7 @@ static int load(void *ctx, const char *path, const struct omni_load_options *opt
                                        .default_guidance = 3.5,
                                        .guided = true,
                                        .has_video = s->max_frames > 1,
+                                       .reads_references = s->reads_references,
                                        .max_prompt_tokens = 40,
                                        .sha256 = "feedc0de"};
     *model = m;
@@ -124,6 +125,21 @@ static int draw(const struct omni_request *r, struct omni_result *out)
     return code;
 }
 
+static void note_pictures(struct script *s, const struct omni_request *r)
+{
+    struct script_pictures *g = &s->given;
+    *g = (struct script_pictures){.count = r->image_count,
+                                  .mask = r->mask,
+                                  .mask_width = r->mask ? r->mask->width : 0,
+                                  .mask_height = r->mask ? r->mask->height : 0,
+                                  .mode = r->mode,
+                                  .strength = r->strength};
+    for (int i = 0; i < r->image_count && i < 4; i++) {
+        g->width[i] = r->images[i].width;
+        g->height[i] = r->images[i].height;
+    }
+}
+
 static int generate(void *model, const struct omni_request *requests, int count,
                     const struct omni_callbacks *c, struct omni_result *results,
                     struct omni_timings *timings, struct err *e)
@@ -143,6 +159,8 @@ static int generate(void *model, const struct omni_request *requests, int count,
         if (strstr(requests[i].prompt, "fail"))
             code = err_set(e, s->generate_error, "the script says that \"%s\" fails",
                            requests[i].prompt);
+    if (requests[0].image_count > 0)
+        note_pictures(s, &requests[0]);
     for (int i = 0; i < count && !code; i++)
         code = draw(&requests[i], &results[i]);
     for (int i = 0; i < count && code; i++)

@@ -4,6 +4,7 @@
 #define TESTS_SCRIPTED_GENERATOR_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "job/generator.h"
@@ -18,9 +19,17 @@ struct script {
     atomic_int block;            /* wait before the first step until this is 0 */
     int size_multiple;
     int max_frames; /* more are refused by plan; 0: no video */
+    bool reads_references;
 
     /* what was asked */
     atomic_int loads, frees, generates, pictures, largest_batch;
+    struct script_pictures { /* of the last request that gave some; for one thread */
+        int count, width[4], height[4];
+        bool mask;
+        int mask_width, mask_height;
+        enum omni_mode mode;
+        double strength;
+    } given;
 };
 
 /* step 0 ms, 1000-byte models, 1000-byte pictures, multiples of 16, clips of any length. */

@@ -1,0 +1,87 @@
+#include "job/reference.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "job/modes.h"
+#include "job/size.h"
+
+int reference_read(const struct run *r, const char *name, enum media_read_as as, int width,
+                   int height, struct picture *out, struct err *e)
+{
+    struct media_limits limits;
+    struct picture whole = {0};
+    media_limits_init(&limits);
+    int code = media_read_image(r->in_fd, name, &limits, as, &whole, e);
+    if (code || !width) {
+        *out = whole;
+        return code;
+    }
+    code = size_cover(&whole, width, height, as == MEDIA_READ_MASK ? MEDIA_BILINEAR : MEDIA_LANCZOS,
+                      out, e);
+    picture_free(&whole);
+    return code ? err_prefix(e, "%s", name) : 0;
+}
+
+/* ---- for the model ---- */
+
+/* Does the model read image `index` beside the drawing, at its own size? */
+static bool reads_beside(const struct run *r, int index)
+{
+    enum omni_mode mode = mode_info(r->request.mode)->engine;
+    return r->info.reads_references &&
+           (mode == OMNI_IMAGE_TO_IMAGE || (mode == OMNI_INPAINT && index > 0));
+}
+
+static int read_image(struct run *r, int index, struct err *e)
+{
+    struct picture *p = &r->references[index];
+    bool beside = reads_beside(r, index);
+    int code = reference_read(r, r->request.images[index], MEDIA_READ_RGB,
+                              beside ? 0 : r->draw_width, r->draw_height, p, e);
+    if (!code && beside)
+        code = models_room(r->models, r->model, picture_frame_bytes(p), e);
+    return code;
+}
+
+int references_read(struct run *r, struct err *e)
+{
+    const struct request *q = &r->request;
+    if (q->image_count && !(r->references = calloc((size_t)q->image_count, sizeof *r->references)))
+        return err_nomem(e);
+    int code = 0;
+    for (; r->reference_count < q->image_count && !code; r->reference_count++)
+        code = read_image(r, r->reference_count, e);
+    if (!code && q->mask)
+        code =
+            reference_read(r, q->mask, MEDIA_READ_MASK, r->draw_width, r->draw_height, &r->mask, e);
+    if (!code && q->line[KEY_STRENGTH] > 0 && q->mode == MODE_IMAGE_TO_IMAGE && reads_beside(r, 0))
+        run_note(r, "strength has no effect: this model reads pictures beside the drawing");
+    return code;
+}
+
+/* ---- for the user ---- */
+
+static uint8_t mixed(int given, int drawn, int whiteness)
+{
+    return (uint8_t)((given * (255 - whiteness) + drawn * whiteness + 127) / 255);
+}
+
+int references_keep(struct run *r, struct err *e)
+{
+    const struct request *q = &r->request;
+    struct picture given = {0}, mask = {0};
+    if (q->mode != MODE_INPAINT)
+        return 0;
+    int code = reference_read(r, q->images[0], MEDIA_READ_RGB, q->width, q->height, &given, e);
+    if (!code)
+        code = reference_read(r, q->mask, MEDIA_READ_MASK, q->width, q->height, &mask, e);
+    for (int i = 0; i < r->picture_count && !code; i++) {
+        uint8_t *p = r->pictures[i].rgb;
+        for (size_t k = 0; k < picture_frame_bytes(&given); k++)
+            p[k] = mixed(given.rgb[k], p[k], mask.rgb[k]);
+    }
+    picture_free(&given);
+    picture_free(&mask);
+    return code;
+}
