@@ -46,6 +46,39 @@ uint32_t mode_special_keys(void)
            BIT(KEY_EXPAND) | BIT(KEY_SCALE);
 }
 
+/* Keys that only formats with a choice of them read. */
+static uint32_t format_keys(enum media_format format)
+{
+    switch (format) {
+    case MEDIA_PNG:
+        return 0;
+    case MEDIA_GIF:
+        return BIT(KEY_PALETTE) | BIT(KEY_DITHER);
+    default:
+        return BIT(KEY_QUALITY);
+    }
+}
+
+bool mode_reads_key(const struct request *r, enum request_key key, enum request_key *against)
+{
+    static const uint32_t drawing = BIT(KEY_PROMPT) | BIT(KEY_NEGATIVE_PROMPT) | BIT(KEY_STEPS) |
+                                    BIT(KEY_GUIDANCE) | BIT(KEY_SEED) | BIT(KEY_SCHEDULER) |
+                                    BIT(KEY_LORA) | BIT(KEY_WATERMARK);
+    static const uint32_t encoding = BIT(KEY_QUALITY) | BIT(KEY_PALETTE) | BIT(KEY_DITHER);
+    const struct mode_info *m = mode_info(r->mode);
+    uint32_t bit = BIT(key);
+    bool by_format = (encoding & bit) != 0;
+    if (against)
+        *against = by_format ? KEY_RETURN_FORMAT : KEY_MODE;
+    if (by_format)
+        return (format_keys(r->format) & bit) != 0;
+    if (mode_special_keys() & bit)
+        return ((m->needs | m->may) & bit) != 0;
+    if (key == KEY_LOOP)
+        return r->modality == MODALITY_GIF;
+    return m->draws || !(drawing & bit);
+}
+
 enum job_mode mode_default(const struct request *r)
 {
     static const struct {

@@ -19,5 +19,9 @@ const struct mode_info *mode_info(enum job_mode m);
 enum job_mode mode_default(const struct request *r);
 /* Keys whose use depends on the mode. */
 uint32_t mode_special_keys(void);
+/* Does a normalised request read the key? What does not is refused when it is given, and is left
+ * out of metadata.json. `against` (may be NULL) becomes the key that decides it: KEY_MODE or
+ * KEY_RETURN_FORMAT. */
+bool mode_reads_key(const struct request *r, enum request_key key, enum request_key *against);
 
 #endif

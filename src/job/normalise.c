@@ -74,16 +74,10 @@ static int check_mode(struct context *c)
         return at_key(c, given(c, KEY_MODE) ? KEY_MODE : KEY_IMAGE,
                       "mode %s is part of the format, but this version of omnifs cannot do it yet",
                       name);
-    uint32_t special = mode_special_keys();
-    for (int k = 0; k < REQUEST_KEYS; k++) {
-        uint32_t bit = UINT32_C(1) << k;
-        if ((m->needs & bit) && !key_filled(c, (enum request_key)k))
+    for (int k = 0; k < REQUEST_KEYS; k++)
+        if ((m->needs & UINT32_C(1) << k) && !key_filled(c, (enum request_key)k))
             return at_key(c, (enum request_key)k, "mode %s needs %s; write a line like `%s`", name,
                           request_key_names[k], example((enum request_key)k));
-        if ((special & bit) && !((m->needs | m->may) & bit) && given(c, (enum request_key)k))
-            return at_key(c, (enum request_key)k, "%s has no use in mode %s; remove it",
-                          request_key_names[k], name);
-    }
     return 0;
 }
 
@@ -268,13 +262,30 @@ static int check_format(struct context *c)
     return 0;
 }
 
+/* Nothing is silently ignored: a key that the mode or the format has no use for is refused. */
+static int check_use(struct context *c)
+{
+    const struct request *r = c->r;
+    for (int k = 0; k < REQUEST_KEYS; k++) {
+        enum request_key key = (enum request_key)k, against;
+        if (!given(c, key) || mode_reads_key(r, key, &against))
+            continue;
+        if (against == KEY_MODE)
+            return at_key(c, key, "%s has no use in mode %s; remove it", request_key_names[k],
+                          job_mode_names[r->mode]);
+        return at_key(c, key, "%s has no use with return_format %s; remove it",
+                      request_key_names[k], media_format_info(r->format)->name);
+    }
+    return 0;
+}
+
 int request_normalise(struct request *r, const struct registry *registry, const char *where,
                       const struct profile **profile, struct err *e)
 {
     struct context c = {r, registry, NULL, where, e};
     static int (*const checks[])(struct context *) = {
         check_mode,     check_profile,     check_size,   check_length,
-        check_sampling, check_permissions, check_format,
+        check_sampling, check_permissions, check_format, check_use,
     };
     for (size_t i = 0; i < sizeof checks / sizeof *checks; i++) {
         int code = checks[i](&c);

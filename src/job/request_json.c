@@ -108,37 +108,13 @@ static json_t *key_json(const struct request *r, enum request_key key)
     return NULL;
 }
 
-/* Does the key say something in the request's mode? */
-static bool key_used(const struct request *r, enum request_key key)
-{
-    const struct mode_info *m = mode_info(r->mode);
-    uint32_t bit = UINT32_C(1) << key;
-    if (mode_special_keys() & bit)
-        return ((m->needs | m->may) & bit) != 0;
-    switch (key) {
-    case KEY_STEPS:
-    case KEY_GUIDANCE:
-    case KEY_SEED:
-    case KEY_SCHEDULER:
-        return m->draws;
-    case KEY_QUALITY:
-        return r->format != MEDIA_PNG && r->format != MEDIA_GIF;
-    case KEY_LOOP:
-        return r->modality == MODALITY_GIF;
-    case KEY_PALETTE:
-    case KEY_DITHER:
-        return r->format == MEDIA_GIF;
-    default:
-        return true;
-    }
-}
-
 json_t *request_json(const struct request *r)
 {
     json_t *o = json_object();
     json_object_set_new(o, "modality", json_string(modality_names[r->modality]));
     for (int k = 0; k < REQUEST_KEYS; k++) {
-        json_t *value = key_used(r, (enum request_key)k) ? key_json(r, (enum request_key)k) : NULL;
+        json_t *value =
+            mode_reads_key(r, (enum request_key)k, NULL) ? key_json(r, (enum request_key)k) : NULL;
         if (value)
             json_object_set_new(o, request_key_names[k], value);
     }

@@ -154,7 +154,7 @@ int stage_safety(struct run *r, struct err *e)
 static void begin(struct run *r)
 {
     double now = clock_seconds();
-    r->timings.total = -now; /* until the end is added */
+    r->timings.total = -now; /* until stage_package adds the end */
     r->started_ms = clock_wall_ms();
     if (r->created_ms && r->started_ms > r->created_ms)
         r->timings.queue = (double)(r->started_ms - r->created_ms) / 1e3;
@@ -189,18 +189,14 @@ static void diffuse(struct run *const *runs, int count)
 static int package(struct run *r)
 {
     struct err e = {0};
-    double start = clock_seconds();
     if (r->state == JOB_RUNNING)
         r->state = JOB_DONE;
     free_pixels(r);
     report_stage(r, STAGE_PACKAGE);
-    if (r->timings.total < 0)
-        r->timings.total += start;
     if (stage_package(r, &e)) {
         r->state = JOB_FAILED;
         r->error = e;
     }
-    r->timings.stage[STAGE_PACKAGE] += clock_seconds() - start;
     return e.code;
 }
 

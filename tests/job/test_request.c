@@ -252,6 +252,44 @@ static void every_mistake_is_told_with_its_line(void **state)
     }
 }
 
+static void a_key_without_use_is_refused(void **state)
+{
+    static const struct {
+        enum modality modality;
+        const char *text, *sentence;
+    } cases[] = {
+        {MODALITY_IMAGE, "quality = 80\n", "quality has no use with return_format png"},
+        {MODALITY_IMAGE, "return_format = jpeg\npalette = 8\n",
+         "palette has no use with return_format jpeg"},
+        {MODALITY_IMAGE, "dither = none\n", "dither has no use with return_format png"},
+        {MODALITY_IMAGE, "loop = forever\n", "loop has no use in mode text_to_image"},
+        {MODALITY_IMAGE, "fps = 12\n", "fps has no use in mode text_to_image"},
+        {MODALITY_IMAGE, "seconds = 1\n", "seconds has no use in mode text_to_image"},
+        {MODALITY_VIDEO, "loop = 2\n", "loop has no use in mode text_to_video"},
+        {MODALITY_VIDEO, "count = 2\n", "count has no use in mode text_to_video"},
+        {MODALITY_VIDEO, "return_format = png\nquality = 80\n",
+         "quality has no use with return_format png"},
+        {MODALITY_VIDEO, "palette = 16\n", "palette has no use with return_format mp4"},
+        {MODALITY_GIF, "quality = 80\n", "quality has no use with return_format gif"},
+        {MODALITY_GIF, "return_format = webp\npalette = 16\n",
+         "palette has no use with return_format webp"},
+        {MODALITY_GIF, "video = a.mp4\nseed = 1\n", "seed has no use in mode video_to_gif"},
+        {MODALITY_GIF, "video = a.mp4\nsteps = 4\n", "steps has no use in mode video_to_gif"},
+        {MODALITY_GIF, "video = a.mp4\nwatermark = yes\n",
+         "watermark has no use in mode video_to_gif"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        bool converts = strstr(cases[i].text, "video =") != NULL;
+        char text[256], sentence[256];
+        snprintf(text, sizeof text, "%s%s", cases[i].text, converts ? "" : "prompt = a\n");
+        int line = strchr(cases[i].text, '\n')[1] ? 2 : 1;
+        snprintf(sentence, sizeof sentence, WHERE ":%d: %s; remove it", line, cases[i].sentence);
+        expect_error(*state, cases[i].modality, text, sentence);
+    }
+    expect_error(*state, MODALITY_GIF, "video = a.mp4\nprompt = a star\n",
+                 WHERE ":2: prompt has no use in mode video_to_gif; remove it");
+}
+
 static void control_characters_do_not_reach_the_sentence(void **state)
 {
     expect_error(*state, MODALITY_IMAGE, "prompt = a\nsteps = \x1b[31mred\n",
@@ -461,6 +499,7 @@ int main(void)
         cmocka_unit_test(an_empty_negative_prompt_is_not_an_absent_one),
         cmocka_unit_test(hostile_text_is_refused),
         cmocka_unit_test(every_mistake_is_told_with_its_line),
+        cmocka_unit_test(a_key_without_use_is_refused),
         cmocka_unit_test(control_characters_do_not_reach_the_sentence),
         cmocka_unit_test(length_of_a_clip_is_said_once),
         cmocka_unit_test(defaults_come_from_modality_and_profile),

@@ -324,6 +324,11 @@ static void the_record_has_its_keys_in_order(void **state)
                 "queue normalise route diffuse postprocess safety package total ");
     expect_keys(json_object_get(json_object_get(j, "timings_ms"), "diffuse"),
                 "encode steps decode ");
+    assert_true(json_number_value(json_object_get(json_object_get(j, "timings_ms"), "package")) >
+                0);
+    assert_int_equal(json_integer_value(json_object_get(
+                         json_array_get(json_object_get(j, "outputs"), 0), "bytes")),
+                     r.outputs[0].bytes);
     expect_keys(json_object_get(j, "memory"), "peak_bytes planned_bytes ");
     expect_keys(json_object_get(j, "safety"), "prompt output ");
     expect_keys(json_object_get(j, "omnifs"), "version commit ");
