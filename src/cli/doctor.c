@@ -186,21 +186,27 @@ static void check_registry(struct report *r)
 static bool first_use(const struct registry *registry, int i)
 {
     for (int k = 0; k < i; k++)
-        if (!strcmp(registry->profiles[k].model, registry->profiles[i].model))
+        if (!strcmp(registry->profiles[k].model, registry->profiles[i].model) &&
+            !memcmp(registry->profiles[k].parts, registry->profiles[i].parts,
+                    sizeof registry->profiles[i].parts))
             return false;
     return true;
 }
 
-static void check_model(struct report *r, const char *model)
+static void check_model(struct report *r, const struct profile *p)
 {
     char path[REGISTRY_PATH_SIZE];
+    struct profile_places places;
     AUTO_FREE char *check = NULL;
     struct err e = {0};
-    if (asprintf(&check, "model %s", model) < 0)
+    if (asprintf(&check, "model %s", p->model) < 0)
         return;
-    if (model_find(model, path, &e))
+    if (model_find(p->model, path, &e) || profile_places_find(p, &places, &e)) {
         add(r, check, BROKEN, e.text, "install it there, or name its folder in OMNIFS_MODELS");
-    else if (omni_verify(path, &e))
+        return;
+    }
+    const struct omni_load_options options = {.parts = places.list, .part_count = places.count};
+    if (omni_verify(path, &options, &e))
         add(r, check, BROKEN, e.text, "copy the checkpoint again");
     else
         add(r, check, GOOD, path, NULL);
@@ -210,7 +216,7 @@ static void check_models(struct report *r)
 {
     for (int i = 0; r->registry && i < r->registry->profile_count; i++)
         if (first_use(r->registry, i))
-            check_model(r, r->registry->profiles[i].model);
+            check_model(r, &r->registry->profiles[i]);
 }
 
 static void check_devices(struct report *r)

@@ -19,7 +19,8 @@ static const struct cli_usage usage = {
     .name = NAME,
     .synopsis = "[list | inspect MODEL | verify MODEL] [OPTION]",
     .about = "Lists the checkpoints on the search path, says what one holds and needs, or checks\n"
-             "every tensor of one. MODEL is a name on the search path or a path.",
+             "every tensor of one. MODEL is a name on the search path or a path, of a folder or\n"
+             "of a single .safetensors or .gguf file.",
     .more = "Models are searched in $OMNIFS_MODELS (':' between folders), in\n"
             "$XDG_DATA_HOME/omnifs/models, /usr/local/share/omnifs/models,\n"
             "/usr/share/omnifs/models.\n\n"
@@ -30,7 +31,8 @@ static const struct cli_usage usage = {
 
 /* ---- list ---- */
 
-/* {"name", "path", …what omni_inspect says, or "error"} for each folder with a model_index.json. */
+/* {"name", "path", …what omni_inspect says, or "error"} for each folder with a model_index.json and
+ * each single file. */
 struct listing {
     json_t *models;
 };
@@ -40,7 +42,7 @@ static json_t *describe(const char *name, const char *path)
     AUTO_FREE char *text = NULL;
     struct err e = {0};
     json_t *o = json_pack("{s:s, s:s}", "name", name, "path", path);
-    if (omni_inspect(path, &text, &e)) {
+    if (omni_inspect(path, NULL, &text, &e)) {
         json_object_set_new(o, "error", json_string(e.text));
         return o;
     }
@@ -48,6 +50,12 @@ static json_t *describe(const char *name, const char *path)
     json_object_update_missing(o, details);
     json_decref(details);
     return o;
+}
+
+static bool is_single_file(const char *name)
+{
+    const char *dot = strrchr(name, '.');
+    return dot && (!strcmp(dot, ".safetensors") || !strcmp(dot, ".gguf"));
 }
 
 static void list_folder(void *ctx, const char *folder)
@@ -60,7 +68,7 @@ static void list_folder(void *ctx, const char *folder)
         char path[PATH_MAX], index[PATH_MAX + 32];
         int n = snprintf(path, sizeof path, "%s/%s", folder, name);
         snprintf(index, sizeof index, "%s/model_index.json", path);
-        if (name[0] != '.' && n < PATH_MAX && access(index, F_OK) == 0)
+        if (name[0] != '.' && n < PATH_MAX && (access(index, F_OK) == 0 || is_single_file(name)))
             json_array_append_new(l->models, describe(name, path));
         free(entries[i]);
     }
@@ -125,11 +133,11 @@ static int list(bool json)
 
 /* ---- inspect, verify ---- */
 
-static int inspect(const char *path, bool json)
+static int inspect(const char *path, const struct omni_load_options *o, bool json)
 {
     AUTO_FREE char *text = NULL;
     struct err e = {0};
-    if (omni_inspect(path, &text, &e))
+    if (omni_inspect(path, o, &text, &e))
         return cli_fail(NAME, CLI_FAILED, "%s", e.text);
     if (json) {
         puts(text);
@@ -143,10 +151,10 @@ static int inspect(const char *path, bool json)
     return CLI_DONE;
 }
 
-static int verify(const char *path, bool json)
+static int verify(const char *path, const struct omni_load_options *o, bool json)
 {
     struct err e = {0};
-    int rc = omni_verify(path, &e);
+    int rc = omni_verify(path, o, &e);
     if (json) {
         json_t *o =
             json_pack("{s:s, s:b, s:s?}", "path", path, "ok", rc == 0, "error", rc ? e.text : NULL);
@@ -160,31 +168,70 @@ static int verify(const char *path, bool json)
     return CLI_DONE;
 }
 
+/* Parts as they were given, "vae=PATH", with what they point to. */
+struct parts {
+    struct profile profile;
+    struct profile_places places;
+};
+
+static int read_parts(const struct cli_words *given, struct parts *p, struct err *e)
+{
+    for (int i = 0; i < given->count; i++) {
+        const char *word = given->words[i], *equals = strchr(word, '=');
+        size_t n = equals ? (size_t)(equals - word) : strlen(word);
+        int part = 0;
+        while (part < PROFILE_PARTS &&
+               (strncmp(profile_part_names[part], word, n) != 0 || profile_part_names[part][n]))
+            part++;
+        if (part == PROFILE_PARTS || !equals || strlen(equals + 1) >= sizeof p->profile.parts[part])
+            return err_set(e, -EINVAL,
+                           "\"%.60s\" is not NAME=PATH with the NAME text_encoder, "
+                           "text_encoder_2, vae, tokenizer or tokenizer_2",
+                           word);
+        strcpy(p->profile.parts[part], equals + 1);
+    }
+    strcpy(p->profile.name, "--part");
+    return profile_places_find(&p->profile, &p->places, e);
+}
+
+static int look(const char *verb, const char *model, const struct cli_words *given, bool json)
+{
+    char path[REGISTRY_PATH_SIZE];
+    struct err e = {0};
+    struct parts parts = {0};
+    if (read_parts(given, &parts, &e))
+        return cli_fail(NAME, CLI_USAGE, "%s", e.text);
+    if (model_find(model, path, &e))
+        return cli_fail(NAME, CLI_FAILED, "%s", e.text);
+    const struct omni_load_options o = {.parts = parts.places.list,
+                                        .part_count = parts.places.count};
+    if (!strcmp(verb, "inspect"))
+        return inspect(path, &o, json);
+    return verify(path, given->count ? &o : NULL, json);
+}
+
 int cmd_models(int argc, char **argv)
 {
     bool json = false;
+    AUTO_WORDS struct cli_words words, given = {0};
     const struct cli_option options[] = {
         {"json", 'j', CLI_FLAG, NULL, "print JSON", &json},
+        {"part", 'p', CLI_MANY, "NAME=PATH", "a part that lies elsewhere (text_encoder, vae …)",
+         &given},
         {0},
     };
-    AUTO_WORDS struct cli_words words;
     int code = cli_parse(&usage, options, argc, argv, &words);
     if (code != CLI_CONTINUE)
         return code;
     const char *verb = words.count ? words.words[0] : "list";
     if (!strcmp(verb, "list") && words.count < 2)
         return list(json);
-    bool inspecting = !strcmp(verb, "inspect");
-    if (!inspecting && strcmp(verb, "verify") != 0) {
+    if (strcmp(verb, "inspect") != 0 && strcmp(verb, "verify") != 0) {
         const char *near = str_nearest(verb, (const char *[]){"list", "inspect", "verify", NULL});
         return cli_fail(NAME, CLI_USAGE, "unknown word %s; did you mean %s?", verb,
                         near ? near : "list, inspect or verify");
     }
     if (words.count < 2)
         return cli_fail(NAME, CLI_USAGE, "%s needs a model: %s %s MODEL", verb, NAME, verb);
-    char path[REGISTRY_PATH_SIZE];
-    struct err e = {0};
-    if (model_find(words.words[1], path, &e))
-        return cli_fail(NAME, CLI_FAILED, "%s", e.text);
-    return inspecting ? inspect(path, json) : verify(path, json);
+    return look(verb, words.words[1], &given, json);
 }

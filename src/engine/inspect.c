@@ -190,13 +190,24 @@ static void describe(json_t *j, struct omni_model *m)
     json_object_set_new(j, "memory", memory_json(m));
 }
 
-static const struct omni_load_options cpu_only = {.device = "cpu", .precision = OMNI_FP32};
+/* Shapes need no device but the CPU. */
+static struct omni_load_options for_looking(const struct omni_load_options *stated)
+{
+    struct omni_load_options o = {.device = "cpu", .precision = OMNI_FP32};
+    if (stated) {
+        o.parts = stated->parts;
+        o.part_count = stated->part_count;
+    }
+    return o;
+}
 
-int omni_inspect(const char *path, char **json, struct err *e)
+int omni_inspect(const char *path, const struct omni_load_options *options, char **json,
+                 struct err *e)
 {
     struct omni_model m;
     struct err fault = {0};
-    int rc = model_open(&m, path, &cpu_only, true, &fault);
+    struct omni_load_options o = for_looking(options);
+    int rc = model_open(&m, path, &o, true, &fault);
     AUTO_JSON json_t *j = json_object();
     json_object_set_new(j, "path", text(path));
     json_object_set_new(j, "class", text(m.checkpoint.class_name ? m.checkpoint.class_name : ""));
@@ -266,14 +277,15 @@ static int verify_part(const struct part *p, struct err *e)
     return 0;
 }
 
-int omni_verify(const char *path, struct err *e)
+int omni_verify(const char *path, const struct omni_load_options *options, struct err *e)
 {
     struct omni_model m;
+    struct omni_load_options o = for_looking(options);
     struct err local = {0};
     e = e ? e : &local;
     *e = local; /* what an earlier call left there is not ours */
-    int rc = model_open(&m, path, &cpu_only, true, e);
-    if (rc == -ENOENT && m.checkpoint.missing[0])
+    int rc = model_open(&m, path, &o, true, e);
+    if (rc == -ENOENT && m.checkpoint.missing[0] && !options)
         rc = 0; /* a single file is whole without the parts that lie elsewhere */
     for (int i = 0; i < m.checkpoint.part_count && rc == 0; i++)
         rc = verify_part(&m.checkpoint.parts[i], e);

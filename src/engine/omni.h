@@ -165,11 +165,13 @@ int omni_generate(struct omni_model *m, const struct omni_request *requests, int
 
 /* What a path holds, for `omnifs models`. JSON object (heap, caller frees): family, variant, parts
  * with found/missing, parameters, dtypes, unused tensors, bytes needed at some sizes. Works for
- * broken checkpoints as far as they can be read. */
-int omni_inspect(const char *path, char **json, struct err *e);
-/* Checks every tensor: present, shape, no NaN or infinity. 0, or a sentence about the first fault.
+ * broken checkpoints as far as they can be read. Of `options` (may be NULL) only the parts count.
  */
-int omni_verify(const char *path, struct err *e);
+int omni_inspect(const char *path, const struct omni_load_options *options, char **json,
+                 struct err *e);
+/* Checks every tensor: present, shape, no NaN or infinity. 0, or a sentence about the first fault.
+ * Without options a single file may lack parts that lie elsewhere. */
+int omni_verify(const char *path, const struct omni_load_options *options, struct err *e);
 
 /* One line about each usable device: "cpu: AMD EPYC, 2 threads, avx512_bf16" … JSON array, heap. */
 int omni_devices(char **json, struct err *e);

@@ -548,7 +548,7 @@ static void nan_weights_end_in_edom_that_names_the_step(void **state)
     assert_non_null(strstr(e.text, "step 1 of 3"));
     assert_null(result.picture.rgb);
     omni_model_free(m);
-    assert_int_equal(omni_verify(folder, &e), -EDOM);
+    assert_int_equal(omni_verify(folder, NULL, &e), -EDOM);
     assert_non_null(strstr(e.text, "proj_out.weight"));
     file_remove_tree(AT_FDCWD, folder);
 }
@@ -598,7 +598,7 @@ static json_t *inspected(const char *path)
 {
     AUTO_FREE char *text = NULL;
     struct err e = {0};
-    if (omni_inspect(path, &text, &e) != 0)
+    if (omni_inspect(path, NULL, &text, &e) != 0)
         fail_msg("%s", e.text);
     json_t *j = json_loads(text, 0, NULL);
     assert_non_null(j);
@@ -615,7 +615,7 @@ static void inspect_tells_parts_and_memory(void **state)
     assert_int_equal(json_array_size(json_object_get(j, "parts")), 3);
     assert_true(json_array_size(json_object_get(j, "memory")) >= 4);
     json_decref(j);
-    assert_int_equal(omni_verify(MODEL, &e), 0);
+    assert_int_equal(omni_verify(MODEL, NULL, &e), 0);
 }
 
 static void inspect_of_a_broken_checkpoint_tells_what_is_there(void **state)

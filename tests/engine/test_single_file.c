@@ -214,7 +214,7 @@ static json_t *inspect(const char *path)
 {
     AUTO_FREE char *text = NULL;
     struct err e = {0};
-    if (omni_inspect(path, &text, &e) != 0)
+    if (omni_inspect(path, NULL, &text, &e) != 0)
         fail_msg("%s", e.text);
     return json_loads(text, 0, NULL);
 }
@@ -362,7 +362,7 @@ static void inspection_tells_found_and_missing_parts(void **state)
         assert_non_null(strstr(json_string_value(json_object_get(p, "error")), "registry.ini"));
     }
     json_decref(j);
-    assert_int_equal(omni_verify(t.file, &e), 0);
+    assert_int_equal(omni_verify(t.file, NULL, &e), 0);
     twins_end(&t);
 }
 
@@ -585,7 +585,7 @@ static void damaged_files_are_refused(void **state)
     assert_int_equal(stat(t.file, &st), 0);
     assert_int_equal(truncate(t.file, st.st_size - 100), 0);
     assert_refused(t.file, -EINVAL, "truncated");
-    assert_int_equal(omni_verify(t.file, &e), -EINVAL);
+    assert_int_equal(omni_verify(t.file, NULL, &e), -EINVAL);
     assert_int_equal(truncate(t.file, 3), 0);
     assert_refused(t.file, -EINVAL, "too few");
 
@@ -602,7 +602,7 @@ static void damaged_files_are_refused(void **state)
 
     tensors_find(&t.single, "single_blocks.1.norm.key_norm.scale")->data[2] = NAN;
     tensors_write(&t.single, STORED_Q8_0, t.file);
-    assert_int_equal(omni_verify(t.file, &e), -EDOM);
+    assert_int_equal(omni_verify(t.file, NULL, &e), -EDOM);
     assert_non_null(strstr(e.text, "single_transformer_blocks.1.attn.norm_k.weight"));
     twins_end(&t);
 }
