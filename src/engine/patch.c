@@ -150,8 +150,7 @@ static void sum_stripe(const struct sum *s, struct ops *o, int64_t first, int64_
     ops_mark mark = ops_push(o);
     struct tensor *x = op_from_host(o, s->base_type, SHAPE(n, s->columns),
                                     (const char *)s->base + from * dtype_size(s->base_type));
-    struct tensor *y = op_empty(o, DTYPE_F32, SHAPE(n, s->columns));
-    op_copy(o, y, x);
+    struct tensor *y = s->base_type == DTYPE_F32 ? x : op_cast(o, x, DTYPE_F32);
     for (size_t i = 0; i < s->job->count; i++)
         add_term(s, o, y, i, first, n);
     if (!op_all_finite(o, y))

@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/cleanup.h"
+#include "job/loras.h"
 #include "job/modes.h"
 #include "job/run.h"
 
@@ -98,6 +99,8 @@ static struct omni_request engine_request(const struct run *r, int index)
         .images = r->references,
         .image_count = r->reference_count,
         .mask = r->mask.rgb ? &r->mask : NULL,
+        .loras = r->loras,
+        .lora_count = r->lora_count,
     };
 }
 
@@ -139,6 +142,18 @@ static void drop_ended(struct batch *b)
 
 /* ---- drawing ---- */
 
+static void note_loras(struct run *r)
+{
+    for (int i = 0; i < r->lora_report_count && i < r->request.lora_count; i++) {
+        const struct omni_lora_report *l = &r->lora_reports[i];
+        if (l->matched < l->modules)
+            run_note(r,
+                     "the LoRA %s has %d modules, of which %d have no place in this model; the "
+                     "first is %s",
+                     r->request.loras[i].name, l->modules, l->modules - l->matched, l->unmatched);
+    }
+}
+
 static void take_result(struct item *item, struct omni_result *result)
 {
     struct run *r = item->run;
@@ -146,6 +161,10 @@ static void take_result(struct item *item, struct omni_result *result)
     r->request.steps = result->steps;
     r->request.guidance = result->guidance;
     snprintf(r->request.scheduler, sizeof r->request.scheduler, "%s", result->scheduler);
+    memcpy(r->lora_reports, result->loras, sizeof r->lora_reports);
+    r->lora_report_count = result->lora_count;
+    if (item->index == 0)
+        note_loras(r);
     if (result->prompt_truncated && item->index == 0)
         run_note(r,
                  "the prompt is longer than the %d tokens that the model reads; the rest has no "
@@ -197,15 +216,26 @@ static int draw_part(struct batch *b, struct err *e)
     return code;
 }
 
+/* How many of the next items, up to `most`, may be one part: files of job folders have the same
+ * names and are different. */
+static int count_alike(const struct batch *b, int most)
+{
+    int n = 1;
+    while (n < most && run_same_loras(b->items[b->at].run, b->items[b->at + n].run))
+        n++;
+    return n;
+}
+
 static int draw_all(struct batch *b, int most, struct err *e)
 {
     b->chunk = most;
     while (drop_ended(b), b->at < b->count) {
         int left = b->count - b->at;
-        b->now = left < b->chunk ? left : b->chunk;
+        int wanted = count_alike(b, left < b->chunk ? left : b->chunk);
+        b->now = wanted;
         int code = draw_part(b, e);
         if (!code) {
-            b->chunk = b->now < left ? b->now : b->chunk; /* memory may have allowed fewer */
+            b->chunk = b->now < wanted ? b->now : b->chunk; /* memory may have allowed fewer */
             b->at += b->now;
         } else if (code == -ECANCELED) {
             if (!all_cancelled(b))

@@ -41,16 +41,31 @@ static json_t *outputs_json(const struct run *r)
     return list;
 }
 
+/* What is known of the files only once they were used. */
+static json_t *loras_json(const struct run *r)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < r->request.lora_count; i++) {
+        const struct request_lora *l = &r->request.loras[i];
+        json_t *j = json_pack("{ss sf}", "name", l->name, "weight", l->weight);
+        if (i < r->lora_report_count) {
+            const struct omni_lora_report *report = &r->lora_reports[i];
+            json_object_set_new(j, "sha256", json_string(report->sha256));
+            json_object_set_new(j, "modules", json_integer(report->modules));
+            json_object_set_new(j, "matched", json_integer(report->matched));
+        }
+        json_array_append_new(list, j);
+    }
+    return list;
+}
+
 static json_t *model_json(const struct run *r)
 {
     if (!r->info.family)
         return json_null();
-    json_t *loras = json_array();
-    for (int i = 0; i < r->request.lora_count; i++)
-        json_array_append_new(loras, json_pack("{ss sf}", "name", r->request.loras[i].name,
-                                               "weight", r->request.loras[i].weight));
     return json_pack("{ss ss ss ss so}", "id", r->profile->model, "family", r->info.family,
-                     "precision", r->info.precision, "sha256", r->info.sha256, "loras", loras);
+                     "precision", r->info.precision, "sha256", r->info.sha256, "loras",
+                     loras_json(r));
 }
 
 static json_t *timings_json(const struct run *r)

@@ -337,7 +337,12 @@ int models_generate(struct models *m, struct model *model, const struct omni_req
                     int count, const struct omni_callbacks *callbacks, struct omni_result *results,
                     struct omni_timings *timings, struct err *e)
 {
-    return m->generator.generate(model->handle, requests, count, callbacks, results, timings, e);
+    int code =
+        m->generator.generate(model->handle, requests, count, callbacks, results, timings, e);
+    pthread_mutex_lock(&m->lock);
+    model->weight_bytes = m->generator.info(model->handle)->weight_bytes; /* LoRAs come and go */
+    pthread_mutex_unlock(&m->lock);
+    return code;
 }
 
 /* ---- reports ---- */

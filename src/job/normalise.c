@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/str.h"
+#include "job/loras.h"
 #include "job/modes.h"
 #include "job/registry.h"
 #include "job/run.h"
@@ -209,10 +210,12 @@ static int check_sampling(struct context *c)
         memcpy(r->loras, p->loras, (size_t)p->lora_count * sizeof *r->loras);
         r->lora_count = p->lora_count;
     }
-    if (r->lora_count)
-        return at_key(c, KEY_LORA,
-                      "lora is part of the format, but this version of omnifs cannot "
-                      "apply one yet");
+    for (int i = 0; i < r->lora_count; i++)
+        if (!lora_allowed(p, r->loras[i].name))
+            return at_key(c, KEY_LORA,
+                          "lora %s is a path; a prompt names LoRAs by name, and paths are for "
+                          "registry.ini",
+                          r->loras[i].name);
     return 0;
 }
 

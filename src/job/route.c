@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "job/loras.h"
 #include "job/modes.h"
 #include "job/reference.h"
 #include "job/run.h"
@@ -26,7 +27,9 @@ static int route_to_model(struct run *r, struct err *e)
 {
     struct request *q = &r->request;
     const struct profile *p = r->profile;
-    int code = models_get(r->models, p, &r->model, e);
+    int code = run_find_loras(r, e);
+    if (!code)
+        code = models_get(r->models, p, &r->model, e);
     if (code)
         return code;
     keep_info(r, model_info(r->model));

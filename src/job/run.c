@@ -1,3 +1,4 @@
+#include "job/loras.h"
 #include "job/run.h"
 
 #include <errno.h>
@@ -50,6 +51,7 @@ void run_free(struct run *r)
 {
     free_pixels(r);
     free(r->outputs);
+    run_free_loras(r);
     request_free(&r->request);
     r->outputs = NULL;
     r->output_count = 0;
@@ -232,5 +234,7 @@ void run_batch_key(const struct request *r, char key[SHA256_HEX_SIZE])
         str_addf(&s, "%a ", r->strength);
     str_addf(&s, "%s %d %dx%d %d %d %g %s", r->profile, (int)r->mode, r->width, r->height,
              r->frames, r->steps, r->guidance, r->scheduler);
+    for (int i = 0; i < r->lora_count; i++)
+        str_addf(&s, " %a:%s,", r->loras[i].weight, r->loras[i].name);
     sha256_hex(str_cstr(&s), s.len, key);
 }

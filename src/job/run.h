@@ -83,7 +83,11 @@ struct run {
     struct picture *references;  /* [reference_count] images of image_to_…, at the drawn size or,
                                     where the model reads them beside the drawing, at their own */
     int picture_count, reference_count;
-    struct picture mask, clip; /* inpaint; the input video */
+    struct picture mask, clip;                 /* inpaint; the input video */
+    struct omni_lora loras[REQUEST_MAX_LORAS]; /* route; paths are owned */
+    int lora_count;
+    struct omni_lora_report lora_reports[OMNI_MAX_LORAS]; /* of the last picture */
+    int lora_report_count;
     struct run_output *outputs;
     int output_count;
     struct run_timings timings;
@@ -106,7 +110,8 @@ int run_batch(struct run *const *runs, int count);
 /* Ends a run that never started (refused at submission, cancelled in the queue): files as for any
  * other outcome. */
 int run_refuse(struct run *r, enum job_state state, const struct err *why);
-/* Runs with equal keys may be one batch: same profile, mode, size, frames, steps, scheduler. */
+/* Runs with equal keys may be one batch: same profile, mode, size, frames, steps, scheduler, LoRAs.
+ */
 void run_batch_key(const struct request *r, char key[SHA256_HEX_SIZE]);
 
 /* The stages. 0, or the negative errno of `e`. */

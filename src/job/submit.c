@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "job/jobs_internal.h"
+#include "job/loras.h"
 
 struct submission {
     struct jobs *jobs;
@@ -52,13 +53,34 @@ static int open_reference(struct submission *s, const char *name, struct stat *s
     return fd;
 }
 
+static bool is_lora(const struct request *q, const char *name)
+{
+    for (int i = 0; i < q->lora_count; i++)
+        if (!strcmp(q->loras[i].name, name))
+            return true;
+    return false;
+}
+
 static int line_of(const struct request *q, const char *name)
 {
     if (q->mask && !strcmp(q->mask, name))
         return q->line[KEY_MASK];
     if (q->video && !strcmp(q->video, name))
         return q->line[KEY_VIDEO];
+    if (is_lora(q, name))
+        return q->line[KEY_LORA];
     return q->line[KEY_IMAGE];
+}
+
+/* What was looked for, and where. */
+static void not_found(const struct submission *s, const char *lora, struct err *e)
+{
+    char path[REGISTRY_PATH_SIZE];
+    lora_find(registry_profile(s->registry, s->request.profile), lora, path, e);
+    if (s->request.line[KEY_LORA] > 0)
+        err_prefix(e, "%s:%d", s->where, s->request.line[KEY_LORA]);
+    else
+        err_prefix(e, "%s", s->where);
 }
 
 static int reference_error(struct submission *s, const char *name, int code)
@@ -67,7 +89,10 @@ static int reference_error(struct submission *s, const char *name, int code)
     int line = line_of(&s->request, name);
     if (code == -ENOENT) {
         s->missing = true;
-        err_set(&e, code, "%s:%d: the file %s is not in the job folder", s->where, line, name);
+        if (is_lora(&s->request, name))
+            not_found(s, name, &e);
+        else
+            err_set(&e, code, "%s:%d: the file %s is not in the job folder", s->where, line, name);
     } else
         err_set(&e, code, "%s:%d: the file %s cannot be read: %s", s->where, line, name,
                 strerror(-code));
@@ -113,10 +138,25 @@ static int copy_reference(void *ctx, const char *name)
     return code;
 }
 
+/* Calls each() for what the job folder must hold: images, mask, video, and LoRAs that are nowhere
+ * else. */
+static int each_reference(struct submission *s, int (*each)(void *ctx, const char *name))
+{
+    const struct request *q = &s->request;
+    const struct profile *p = registry_profile(s->registry, q->profile);
+    int code = request_references(q, each, s);
+    for (int i = 0; i < q->lora_count && p && !code; i++) {
+        char path[REGISTRY_PATH_SIZE];
+        if (lora_find(p, q->loras[i].name, path, NULL) == -ENOENT && q->loras[i].name[0] != '/')
+            code = each(s, q->loras[i].name);
+    }
+    return code;
+}
+
 static void copy_references(struct submission *s)
 {
     struct err e;
-    if (!s->request.image_count && !s->request.mask && !s->request.video)
+    if (!s->request.image_count && !s->request.mask && !s->request.video && !s->request.lora_count)
         return;
     s->copy_fd = jobs_work_folder(s->jobs, s->job.id, "in");
     if (s->copy_fd < 0) {
@@ -124,7 +164,7 @@ static void copy_references(struct submission *s)
         refuse(s, &e);
         return;
     }
-    if (!request_references(&s->request, copy_reference, s))
+    if (!each_reference(s, copy_reference))
         fsync(s->copy_fd);
     close(s->copy_fd);
 }
@@ -143,7 +183,7 @@ static void read_prompt(struct submission *s)
         refuse(s, &e);
     else {
         s->parsed = true;
-        request_references(&s->request, digest_reference, s);
+        each_reference(s, digest_reference);
     }
     sha256_end(s->digest, s->job.digest);
 }

@@ -230,8 +230,10 @@ static void every_mistake_is_told_with_its_line(void **state)
                                          "image_default, image_small"},
         {"prompt = a\nprofile = video_default\n",
          ":2: profile video_default makes video, not image"},
-        {"prompt = a\nlora = style:0.8\n", ":2: lora is part of the format, but this version of "
-                                           "omnifs cannot apply one yet"},
+        {"prompt = a\nlora = ../style:0.8\n", ":2: lora ../style is a path; a prompt names LoRAs "
+                                              "by name, and paths are for registry.ini"},
+        {"prompt = a\nlora = b, /etc/passwd\n", ":2: lora /etc/passwd is a path; a prompt names "
+                                                "LoRAs by name, and paths are for registry.ini"},
         {"prompt = a\nsafety_level = off\n", ":2: safety_level off is below the standard of "
                                              "profile image_default, which is not allowed "
                                              "here (allow_off in registry.ini)"},
