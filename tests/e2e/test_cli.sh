@@ -6,7 +6,7 @@
 names_options() {
     local option
     for option in $("$OMNIFS" "$1" --help | grep -oE '^ .{0,7}--[a-z-]+' | grep -oE -- '--[a-z-]+$'); do
-        mandoc -Tascii "$2" | col -b | grep -q -e "$option" || { echo "$2 does not mention $option"; return 1; }
+        mandoc -Tascii "$2" | sed 's/.\x08//g' | grep -q -e "$option" || { echo "$2 does not mention $option"; return 1; }
     done
 }
 
