@@ -37,8 +37,6 @@ static struct {
     int64_t prompt_changed_ms, job_created_ms; /* 0: no job */
 } world = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-const char *const modality_names[MODALITY_COUNT] = {"image", "video", "gif"};
-
 int tree_get(struct tree *t, int64_t id, struct node *out)
 {
     (void)t;
