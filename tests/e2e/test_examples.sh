@@ -19,6 +19,19 @@ draws_folder() {
 
 it "image/apple draws a PNG" draws_folder image/apple image.png PNG
 it "image/four-stars draws four" draws_folder image/four-stars image-4.png PNG
+it "image/from-sketch draws from a picture" draws_folder image/from-sketch image.png PNG
+it "image/repaint draws where the mask is white" draws_folder image/repaint image.png PNG
+
+# repeats FOLDER: metadata.json beside the same pictures gives the same bytes.
+repeats() {
+    local first=$SCRATCH/run/$1 again=$SCRATCH/again/$1
+    mkdir -p "$again"
+    cp examples/"$1"/*.png "$first/metadata.json" "$again" || return 1
+    "$OMNIFS" run -q "$again/metadata.json" -o "$again/out" || return 1
+    cmp "$first/image.png" "$again/out/image.png"
+}
+it "image/from-sketch's metadata.json draws the same again" repeats image/from-sketch
+it "image/repaint's metadata.json draws the same again" repeats image/repaint
 it "video/sailboat draws an MP4" draws_folder video/sailboat video.mp4 ftyp
 it "video/frames draws single frames" draws_folder video/frames frame-0004.png PNG
 it "gif/star draws a GIF" draws_folder gif/star animation.gif GIF89a
@@ -52,6 +65,12 @@ it "an installation under any prefix finds its registry, model and word lists" \
 
 mnt=$SCRATCH/mnt
 it "a mount answers" mount_at "$mnt"
+copied_in() {
+    cp -r examples/image/repaint "$mnt/image/"
+    cat "$mnt/image/repaint/wait" >/dev/null
+}
+it "a folder with picture and mask, copied into a mount, draws" \
+    draws "$mnt/image/repaint/image.png" PNG copied_in
 it "list-of-prompts.sh draws a list" draws "$mnt/image/a-slice-of-pizza/image.png" PNG \
     examples/list-of-prompts.sh "$mnt" examples/prompts.txt size=128x128 steps=4 seed=1
 
