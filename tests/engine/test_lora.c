@@ -16,6 +16,7 @@
 #include "../support/golden.h"
 #include "../support/lora_file.h"
 #include "../support/pictures.h"
+#include "../support/tensors.h"
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/str.h"
@@ -35,18 +36,28 @@ struct fixture {
     struct omni_model *m;
 };
 
-static void open_model(struct fixture *x, const char *name, enum omni_precision p)
+static void build_model(struct fixture *x, const char *name)
 {
     AUTO_STR struct str golden = {0};
-    struct omni_load_options options = {.device = "cpu", .precision = p, .threads = 2};
-    struct err e = {0};
     str_addf(&golden, GOLDEN "/%s", name);
     golden_build(golden.data, strncmp(name, "sd", 2) == 0 ? CLIP_TOKENIZER : QWEN_TOKENIZER,
                  x->folder);
     strcpy(x->files, "/tmp/omni-lora-XXXXXX");
     assert_non_null(mkdtemp(x->files));
+}
+
+static void load_model(struct fixture *x, enum omni_precision p)
+{
+    struct omni_load_options options = {.device = "cpu", .precision = p, .threads = 2};
+    struct err e = {0};
     if (omni_model_load(x->folder, &options, &x->m, &e) != 0)
         fail_msg("%s", e.text);
+}
+
+static void open_model(struct fixture *x, const char *name, enum omni_precision p)
+{
+    build_model(x, name);
+    load_model(x, p);
 }
 
 static void close_model(struct fixture *x)
@@ -227,6 +238,78 @@ static void request_without_lora_gives_the_bytes_it_gave_before(void **state)
     check_restored("klein-base", "peft", OMNI_FP32);
     check_restored("klein-base", "bfl", OMNI_BF16);
     check_restored("sdxl-lcm", "xl", OMNI_FP32);
+}
+
+/* Rewrites the transformer with its values rounded to `as`, in a file of the type `file`. */
+static void store_transformer(const struct fixture *x, enum stored as, enum stored file)
+{
+    AUTO_STR struct str folder = {0};
+    AUTO_STR struct str temporary = {0};
+    AUTO_STR struct str path = {0};
+    struct tensors t = {0};
+    str_addf(&folder, "%s/transformer", x->folder);
+    str_addf(&temporary, "%s/new.%s", folder.data, file == STORED_Q8_0 ? "gguf" : "safetensors");
+    str_addf(&path, "%s/diffusion_pytorch_model.safetensors", folder.data);
+    tensors_read(&t, folder.data);
+    tensors_round(&t, as);
+    tensors_write(&t, file, temporary.data);
+    assert_int_equal(rename(temporary.data, path.data), 0); /* read by content, not by name */
+    tensors_free(&t);
+}
+
+/* In fp32 a sum does not depend on how the checkpoint stores its half. */
+static void halves_and_quantized_weights_take_loras_as_fp32_does(void **state)
+{
+    static const enum stored types[] = {STORED_F16, STORED_BF16, STORED_Q8_0};
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(types); i++) {
+        struct fixture wide, narrow;
+        build_model(&wide, "klein-base");
+        build_model(&narrow, "klein-base");
+        store_transformer(&wide, types[i], STORED_F32);
+        store_transformer(&narrow, types[i], types[i]);
+        load_model(&wide, OMNI_FP32);
+        load_model(&narrow, OMNI_FP32);
+        AUTO_FREE char *file = golden_file(&wide, "kohya");
+        struct picture p = draw_with(wide.m, file, 1), before = draw_with(narrow.m, NULL, 0);
+        struct picture q = draw_with(narrow.m, file, 1), after = draw_with(narrow.m, NULL, 0);
+        assert_true(same(&p, &q));
+        assert_true(same(&before, &after));
+        assert_false(same(&before, &q));
+        struct picture *all[] = {&p, &q, &before, &after};
+        for (size_t k = 0; k < ARRAY_LEN(all); k++)
+            picture_free(all[k]);
+        close_model(&wide);
+        close_model(&narrow);
+    }
+}
+
+static bool always(void *ctx)
+{
+    (void)ctx;
+    return true;
+}
+
+static void cancelled_change_leaves_no_trace(void **state)
+{
+    struct fixture x;
+    (void)state;
+    open_model(&x, "klein-base", OMNI_FP32);
+    AUTO_FREE char *file = golden_file(&x, "peft");
+    struct omni_request r = plain();
+    struct omni_lora lora = {file, 1};
+    struct omni_callbacks cancel = {.cancelled = always};
+    struct omni_result y;
+    struct err e = {0};
+    struct picture before = draw_with(x.m, NULL, 0);
+    r.loras = &lora;
+    r.lora_count = 1;
+    assert_int_equal(omni_generate(x.m, &r, 1, &cancel, &y, NULL, &e), -ECANCELED);
+    struct picture after = draw_with(x.m, NULL, 0);
+    assert_true(same(&before, &after));
+    picture_free(&before);
+    picture_free(&after);
+    close_model(&x);
 }
 
 static void another_set_undoes_what_only_the_last_one_touched(void **state)
@@ -561,6 +644,8 @@ int main(void)
         cmocka_unit_test(klein_draws_with_peft_bfl_and_kohya_files_as_diffusers_does),
         cmocka_unit_test(xl_draws_with_original_block_names_filters_and_encoders_as_diffusers_does),
         cmocka_unit_test(request_without_lora_gives_the_bytes_it_gave_before),
+        cmocka_unit_test(halves_and_quantized_weights_take_loras_as_fp32_does),
+        cmocka_unit_test(cancelled_change_leaves_no_trace),
         cmocka_unit_test(another_set_undoes_what_only_the_last_one_touched),
         cmocka_unit_test(plan_counts_the_weights_that_will_be_made),
         cmocka_unit_test(file_that_changed_is_read_again),

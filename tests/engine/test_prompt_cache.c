@@ -55,6 +55,24 @@ static void prompt_is_found_by_its_text_and_absent_is_not_empty(void **state)
     prompt_cache_free(c);
 }
 
+static void prompt_of_another_scope_is_another_prompt(void **state)
+{
+    (void)state;
+    struct prompt_cache *c = prompt_cache_new(1 << 20);
+    put(c, "a cat", 8, 1);
+    put(c, NULL, 8, 2);
+    prompt_cache_scope(c, "changed encoder");
+    assert_float_equal(held(c, "a cat"), -1, 0);
+    assert_float_equal(held(c, NULL), -1, 0);
+    put(c, "a cat", 8, 3);
+    prompt_cache_scope(c, "");
+    assert_float_equal(held(c, "a cat"), 1, 0);
+    assert_float_equal(held(c, NULL), 2, 0);
+    prompt_cache_scope(c, "changed encoder");
+    assert_float_equal(held(c, "a cat"), 3, 0);
+    prompt_cache_free(c);
+}
+
 static void bytes_are_bounded_and_the_least_recently_used_goes(void **state)
 {
     (void)state;
@@ -115,6 +133,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(prompt_is_found_by_its_text_and_absent_is_not_empty),
+        cmocka_unit_test(prompt_of_another_scope_is_another_prompt),
         cmocka_unit_test(bytes_are_bounded_and_the_least_recently_used_goes),
         cmocka_unit_test(many_small_prompts_never_overflow_the_table),
         cmocka_unit_test(condition_in_use_outlives_its_eviction),
