@@ -57,6 +57,10 @@ struct backend_ops {
     uint64_t (*weight_bytes)(const struct tensor *w); /* resident: packed or mapped */
     /* Do products read the host memory that the weight was made from? (Embedding tables always.) */
     bool (*weight_mapped)(const struct tensor *w);
+    /* Frees what weight_prepare copied where the host memory still has it; no product may use the
+     * weight until weight_wake made it again (NULL, both: nothing of the kind). */
+    void (*weight_sleep)(struct backend *b, struct tensor *w);
+    int (*weight_wake)(struct backend *b, struct tensor *w, struct err *e);
     void (*upload)(struct ops *o, struct tensor *y, const void *host, size_t bytes);
     void (*download)(struct ops *o, void *host, const struct tensor *x, size_t bytes);
     void (*fill_zero)(struct ops *o, struct tensor *y);

@@ -8,6 +8,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "engine/fingerprint.h"
+#include "engine/residency.h"
 
 #define PROMPT_CACHE_BYTES ((size_t)128 << 20)
 
@@ -72,6 +73,9 @@ static void fill_info(struct omni_model *m)
         i->parameters += m->checkpoint.parts[p].loader.parameters;
         i->weight_bytes += m->checkpoint.parts[p].loader.bytes;
     }
+    uint64_t encoder = residency_bytes(m, RESIDENT_ENCODER);
+    uint64_t rest = residency_bytes(m, RESIDENT_REST);
+    i->least_weight_bytes = encoder > rest ? encoder : rest;
     i->size_multiple = t->size_multiple;
     i->default_width = t->default_width;
     i->default_height = t->default_height;
@@ -88,7 +92,7 @@ int model_open(struct omni_model *m, const char *path, const struct omni_load_op
 {
     static const struct omni_load_options defaults;
     const struct omni_load_options *o = options ? options : &defaults;
-    *m = (struct omni_model){0};
+    *m = (struct omni_model){.memory = o->memory};
     if (checkpoint_open(&m->checkpoint, path, e) != 0 ||
         family_find(&m->checkpoint, &m->family, e) != 0 ||
         device_open(o->device, o->threads, &m->device, e) != 0 ||

@@ -19,6 +19,7 @@ struct omni_model {
     struct schedule_config schedule;
     struct prompt_cache *prompts;
     struct adapters *adapters;
+    uint64_t memory; /* bytes for weights and work together; 0: no bound */
     struct omni_model_info info;
 };
 

@@ -31,6 +31,9 @@ struct omni_load_options {
     const char *device; /* "cpu", "cuda:0"; NULL: OMNIFS_DEVICE, else the best there is */
     enum omni_precision precision; /* OMNI_AUTO: measured to be the fastest that the model allows */
     int threads;                   /* CPU threads; 0: OMNIFS_THREADS, else all that may be used */
+    /* Bytes for weights and work together; 0: no bound. Where both do not fit, text encoders and
+     * the rest are in memory by turns, which costs time at each prompt that is new. */
+    uint64_t memory;
     const struct omni_part *parts; /* in place of the checkpoint's own, or of those it lacks */
     int part_count;
 };
@@ -40,9 +43,10 @@ struct omni_model_info {
     const char *variant;   /* "base" or "distilled" */
     const char *precision; /* what OMNI_AUTO became */
     const char *device;
-    uint64_t parameters;   /* over all parts */
-    uint64_t weight_bytes; /* resident once loaded */
-    int size_multiple;     /* widths and heights must be multiples of this, in pixels */
+    uint64_t parameters;         /* over all parts */
+    uint64_t weight_bytes;       /* resident once loaded */
+    uint64_t least_weight_bytes; /* the same at any time, where memory is short */
+    int size_multiple;           /* widths and heights must be multiples of this, in pixels */
     int default_width, default_height;
     int default_steps;
     double default_guidance;

@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "engine/residency.h"
 #include "engine/run.h"
 
 void run_report(const struct run *r, enum omni_stage stage, int done, int total)
@@ -43,6 +44,13 @@ static void condition_fill(struct run *r, struct condition *x, struct tensor *co
     }
 }
 
+static void turn(struct run *r, enum residency want)
+{
+    struct err e = {0};
+    if (!run_failed(r) && residency_set(r->m, want, &e) != 0)
+        ops_fail(r->o, e.code, "%s", e.text);
+}
+
 /* The condition of a prompt, from the cache or the text encoder; plans always count the encoder. */
 static struct condition *condition_of(struct run *r, const char *prompt)
 {
@@ -55,6 +63,8 @@ static struct condition *condition_of(struct run *r, const char *prompt)
         ops_fail(r->o, -ENOMEM, "not enough memory to keep an encoded prompt");
         return NULL;
     }
+    if (!r->planning && r->by_turns)
+        turn(r, RESIDENT_ENCODER);
     ops_mark mark = ops_push(r->o);
     struct tensor *arrays[CONDITION_ARRAYS] = {0};
     int count = m->family->encode(m->state, r->o, prompt, arrays, &x->truncated);
@@ -178,7 +188,11 @@ static void count_work(struct run *r)
 static int run_all(struct run *r, struct err *e)
 {
     double t0 = clock_seconds();
+    if (!r->planning && !r->by_turns)
+        turn(r, RESIDENT_ALL);
     encode(r);
+    if (!r->planning && r->by_turns)
+        turn(r, RESIDENT_REST);
     double t1 = clock_seconds();
     run_start(r);
     run_denoise(r);
@@ -296,6 +310,7 @@ static int run_generate(struct run *r, struct err *e)
     r->o = ops_new(r->m->device.backend, r->m->checkpoint.compute, bytes, e);
     if (!r->o)
         return e->code;
+    r->by_turns = !residency_fits(r->m, bytes);
     ops_set_cancel(r->o, r->cb->cancelled, r->cb->ctx);
     int rc = run_all(r, e);
     r->timings.planned_bytes = bytes;

@@ -18,6 +18,7 @@ struct run {
     struct omni_model *m;
     struct ops *o;
     bool planning, previews;
+    bool by_turns; /* memory is short: text encoders and the rest are resident by turns */
     const struct omni_callbacks *cb; /* not NULL */
     struct resolved_request requests[REQUEST_MAX_BATCH];
     int count;

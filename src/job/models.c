@@ -118,7 +118,15 @@ static struct model *least_recently_used(const struct models *m, const struct mo
     return oldest;
 }
 
-/* Unloads other models than `keep` until `bytes` fit beside what stays; false: they never do. */
+/* What the model's weights take when one half of them sleeps (omni_load_options.memory). */
+static uint64_t saved_by_turns(const struct model *model)
+{
+    uint64_t least = model ? model->info.least_weight_bytes : 0;
+    return least && least < model->info.weight_bytes ? model->info.weight_bytes - least : 0;
+}
+
+/* Unloads other models than `keep` until `bytes` fit beside what stays, at the last with `keep`
+ * itself in memory by turns; false: they never do. */
 static bool make_room(struct models *m, const struct model *keep, uint64_t bytes)
 {
     for (;;) {
@@ -126,8 +134,9 @@ static bool make_room(struct models *m, const struct model *keep, uint64_t bytes
         if (used <= m->budget && bytes <= m->budget - used)
             return true;
         struct model *victim = least_recently_used(m, keep);
+        used -= saved_by_turns(keep);
         if (!victim)
-            return false;
+            return used <= m->budget && bytes <= m->budget - used;
         log_info("unloading the model %s to make room", victim->id);
         unload(m, victim);
     }
@@ -241,6 +250,7 @@ static int load(struct models *m, struct model *model, const char *path,
     struct omni_load_options options = {.device = *m->device ? m->device : NULL,
                                         .precision = model->precision,
                                         .threads = m->threads,
+                                        .memory = m->budget == UINT64_MAX ? 0 : m->budget,
                                         .parts = places->list,
                                         .part_count = places->count};
     if (!make_room(m, NULL, estimate))

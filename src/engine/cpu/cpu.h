@@ -82,6 +82,8 @@ int cpu_weight_prepare(struct backend *b, struct tensor *w, const void *host, en
 void cpu_weight_release(struct backend *b, struct tensor *w);
 uint64_t cpu_weight_bytes(const struct tensor *w);
 bool cpu_weight_mapped(const struct tensor *w);
+void cpu_weight_sleep(struct backend *b, struct tensor *w);
+int cpu_weight_wake(struct backend *b, struct tensor *w, struct err *e);
 
 /* ---- kernels, as in backend.h ---- */
 

@@ -160,3 +160,22 @@ bool cpu_weight_mapped(const struct tensor *w)
     const struct cpu_weight *cw = w->prepared;
     return cw && cw->form == WEIGHT_MAPPED;
 }
+
+void cpu_weight_sleep(struct backend *b, struct tensor *w)
+{
+    struct cpu_weight *cw = w->prepared;
+    (void)b;
+    if (!cw || cw->form != WEIGHT_PACKED || !w->data)
+        return;
+    free(cw->data);
+    cw->data = NULL;
+    cw->bytes = 0;
+}
+
+int cpu_weight_wake(struct backend *b, struct tensor *w, struct err *e)
+{
+    struct cpu_weight *cw = w->prepared;
+    if (!cw || cw->form != WEIGHT_PACKED || !w->data || cw->data)
+        return 0;
+    return prepare_packed(cpu_of(b), cw, w, w->data, e);
+}

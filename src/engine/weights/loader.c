@@ -168,6 +168,33 @@ struct tensor *weight_optional(struct weight_loader *l, int rank, const int64_t 
     return t;
 }
 
+/* Is it as the file has it, so that it can be made again? (Not expanded, not patched.) */
+static bool from_file(const struct weight_loader *l, size_t i)
+{
+    return !l->expanded[i] && l->sources[i] && l->owned[i]->data == l->sources[i]->data;
+}
+
+void weight_loader_sleep(struct weight_loader *l)
+{
+    const struct backend_ops *b = l->backend ? l->backend->ops : NULL;
+    if (l->asleep || l->shapes_only || !b || !b->weight_sleep)
+        return;
+    for (size_t i = 0; i < l->owned_count; i++)
+        if (from_file(l, i))
+            b->weight_sleep(l->backend, l->owned[i]);
+    weights_forget(l->weights);
+    l->asleep = true;
+}
+
+int weight_loader_wake(struct weight_loader *l, struct err *e)
+{
+    for (size_t i = 0; l->asleep && i < l->owned_count; i++)
+        if (from_file(l, i) && l->backend->ops->weight_wake(l->backend, l->owned[i], e) != 0)
+            return e->code;
+    l->asleep = false;
+    return 0;
+}
+
 void weight_loader_free(struct weight_loader *l)
 {
     for (size_t i = 0; i < l->owned_count; i++) {

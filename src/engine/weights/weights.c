@@ -7,6 +7,7 @@
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
@@ -334,4 +335,11 @@ uint64_t weights_bytes(const struct weights *w)
     for (size_t i = 0; i < w->count; i++)
         sum += w->entries[i]->bytes;
     return sum;
+}
+
+void weights_forget(const struct weights *w)
+{
+    for (size_t i = 0; i < w->file_count; i++)
+        if (w->files[i].map) /* private and never written: nothing is lost */
+            (void)madvise(w->files[i].map, w->files[i].map_size, MADV_DONTNEED);
 }

@@ -45,6 +45,8 @@ const struct weights_entry *weights_at(const struct weights *w, size_t i); /* so
 const struct weights_entry *weights_find(const struct weights *w, const char *name);
 uint64_t weights_parameters(const struct weights *w);
 uint64_t weights_bytes(const struct weights *w);
+/* Gives mapped pages back to the system; whoever reads them again reads the file again. */
+void weights_forget(const struct weights *w);
 /* How many tensors no loader has asked for; up to `max` of their names (borrowed) into `names`. */
 size_t weights_unused(const struct weights *w, const char **names, size_t max);
 
@@ -64,6 +66,7 @@ struct weight_loader {
     void **expanded;                      /* [owned_cap]: a tensor's expanded data, or NULL */
     const struct weights_entry **sources; /* [owned_cap]: what each was made from */
     size_t owned_count, owned_cap;
+    bool asleep;
 };
 struct tensor *weight(struct weight_loader *l, int rank, const int64_t *dims, const char *fmt, ...)
     ERR_PRINTF(4, 5);
@@ -74,6 +77,10 @@ struct tensor *weight_optional(struct weight_loader *l, int rank, const int64_t 
  * when shapes_only); 0 or the sticky error: -ENOENT, -EINVAL on another count. */
 int weight_to_f32(struct weight_loader *l, float *dst, int64_t count, const char *fmt, ...)
     ERR_PRINTF(4, 5);
+/* Gives the memory of the weights back as far as the files have it still; they may not be used
+ * until weight_loader_wake. Both do nothing the second time. */
+void weight_loader_sleep(struct weight_loader *l);
+int weight_loader_wake(struct weight_loader *l, struct err *e);
 /* Frees every tensor the loader made (the model keeps `owned` and calls this at its end). */
 void weight_loader_free(struct weight_loader *l);
 
