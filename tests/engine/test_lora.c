@@ -13,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "../support/det.h"
 #include "../support/golden.h"
 #include "../support/lora_file.h"
 #include "../support/pictures.h"
@@ -20,6 +21,8 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/str.h"
+#include "engine/adapters_internal.h"
+#include "engine/backend.h"
 #include "engine/omni.h"
 #include "engine/weights/lora.h"
 #include "engine/weights/lora_names.h"
@@ -282,6 +285,76 @@ static void halves_and_quantized_weights_take_loras_as_fp32_does(void **state)
         close_model(&wide);
         close_model(&narrow);
     }
+}
+
+/* ---- a weight that is too large to be packed ---- */
+
+#define ROWS    2064
+#define COLUMNS 2048 /* more than one stripe of a sum */
+
+/* One product with the weight, of which some numbers are compared with sums in double precision. */
+static void check_product(struct backend *b, const struct tensor *w, const float *base,
+                          const struct lora_module *m, double scale)
+{
+    struct err e = {0};
+    struct ops *o = ops_new(b, DTYPE_F32, (size_t)64 << 20, &e);
+    AUTO_FREE float *x = malloc(COLUMNS * sizeof(float));
+    AUTO_FREE float *y = malloc(ROWS * sizeof(float));
+    float a[2 * COLUMNS], up[2 * ROWS];
+    det_input("x", x, COLUMNS);
+    op_to_host(o, op_linear(o, op_from_host(o, DTYPE_F32, SHAPE(1, COLUMNS), x), w, NULL, ACT_NONE),
+               y, ROWS * sizeof(float));
+    assert_int_equal(ops_error(o, &e), 0);
+    lora_values(m->down, 0, 2 * COLUMNS, a);
+    lora_values(m->up, 0, 2 * ROWS, up);
+    for (int i = 0; i < ROWS; i += 43) {
+        double sum = 0;
+        for (int k = 0; k < COLUMNS; k++)
+            sum += (double)x[k] * ((double)base[i * COLUMNS + k] +
+                                   scale * ((double)up[2 * i] * (double)a[k] +
+                                            (double)up[2 * i + 1] * (double)a[COLUMNS + k]));
+        assert_true(fabs(y[i] - sum) < 1e-4);
+    }
+    ops_free(o);
+}
+
+static void large_weight_is_summed_in_stripes_and_given_back(void **state)
+{
+    struct fixture x;
+    struct err e = {0};
+    struct weights *file;
+    struct backend *b;
+    struct lora l;
+    (void)state;
+    strcpy(x.files, "/tmp/omni-lora-XXXXXX");
+    assert_non_null(mkdtemp(x.files));
+    AUTO_FREE char *weights = written(&x, "w", "big.weight 2064 2048\n");
+    AUTO_FREE char *change = written(&x, "l",
+                                     "big.lora_A.weight 2 2048\n"
+                                     "big.lora_B.weight 2064 2\n");
+    assert_int_equal(weights_open(weights, NULL, &file, &e), 0);
+    assert_int_equal(lora_open(change, &l, &e), 0);
+    assert_int_equal(cpu_backend_new(2, &b, &e), 0);
+    struct weight_loader loader = {.weights = file, .backend = b, .compute = DTYPE_F32};
+    struct tensor *w = weight(&loader, SHAPE(ROWS, COLUMNS), "big.weight");
+    struct term t = {.module = &l.modules[0], .scale = 0.5f};
+    struct patch_job job = {.loader = &loader, .terms = &t, .count = 1};
+    struct patch p = {0};
+    const float *base = weights_find(file, "big.weight")->data;
+    assert_int_equal(patch_check(&loader, &t, &e), 0);
+    assert_int_equal(patch_make(&job, &p, &e), 0);
+    assert_non_null(p.host); /* it is read where it lies */
+    assert_int_equal(p.bytes, (uint64_t)ROWS * COLUMNS * sizeof(float));
+    check_product(b, w, base, &l.modules[0], 0.5);
+    assert_int_equal(patch_undo(&loader, 0, &e), 0);
+    assert_ptr_equal(w->data, base);
+    check_product(b, w, base, &l.modules[0], 0);
+    free(p.host);
+    weight_loader_free(&loader);
+    backend_free(b);
+    lora_close(&l);
+    weights_close(file);
+    file_remove_tree(AT_FDCWD, x.files);
 }
 
 static bool always(void *ctx)
@@ -645,6 +718,7 @@ int main(void)
         cmocka_unit_test(xl_draws_with_original_block_names_filters_and_encoders_as_diffusers_does),
         cmocka_unit_test(request_without_lora_gives_the_bytes_it_gave_before),
         cmocka_unit_test(halves_and_quantized_weights_take_loras_as_fp32_does),
+        cmocka_unit_test(large_weight_is_summed_in_stripes_and_given_back),
         cmocka_unit_test(cancelled_change_leaves_no_trace),
         cmocka_unit_test(another_set_undoes_what_only_the_last_one_touched),
         cmocka_unit_test(plan_counts_the_weights_that_will_be_made),
