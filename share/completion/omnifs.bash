@@ -28,6 +28,8 @@ _omnifs() {
         _filedir '@(ini|json)' ;;
     models:models)
         mapfile -t COMPREPLY < <(compgen -W 'list inspect verify' -- "$cur") ;;
+    models:inspect | models:verify)
+        _filedir '@(safetensors|gguf)' ;;
     *)
         _filedir -d ;;
     esac

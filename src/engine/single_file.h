@@ -23,7 +23,8 @@ const char *single_file_class(const struct single_file *f);
 /* What model_index.json and scheduler/scheduler_config.json would say. */
 int single_file_index(const struct single_file *f, struct config **out, struct err *e);
 int single_file_scheduler(const struct single_file *f, struct config **out, struct err *e);
-/* Is the part `name` in the file? Opens it under the names of the hub's layout. */
+/* Is the part `name` in the file? Opens it under the names of the hub's layout; what is in *config
+ * and *weights after a failure is still to be closed. */
 bool single_file_has(const struct single_file *f, const char *name);
 int single_file_part(const struct single_file *f, const char *name, struct config **config,
                      struct weights **weights, struct err *e);
