@@ -2,12 +2,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/inotify.h>
 #include <sys/signalfd.h>
 #include <poll.h>
 #include <unistd.h>
@@ -65,7 +63,7 @@ static void on_ended(void *ctx)
     virtuals_stop(&s->fs);
 }
 
-/* ---- control: signals and the registry file ---- */
+/* ---- control: signals ---- */
 
 static void reload(struct service *s)
 {
@@ -73,8 +71,6 @@ static void reload(struct service *s)
     daemon_notify("RELOADING=1");
     if (jobs_reload(s->fs.jobs, &e))
         log_error("the registry was not reloaded, the old one stays in force: %s", e.text);
-    else
-        log_info("%s was reloaded", s->registry);
     daemon_notify("READY=1");
 }
 
@@ -94,46 +90,12 @@ static void on_end_signal(struct service *s, int signal)
         end_in_order(s);
 }
 
-/* Watches the folder, not the file: editors replace files by renaming. */
-static int watch_registry(const struct service *s)
-{
-    char folder[REGISTRY_PATH_SIZE];
-    memcpy(folder, s->registry, sizeof folder);
-    int fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-    if (fd >= 0 && inotify_add_watch(fd, dirname(folder), IN_CLOSE_WRITE | IN_MOVED_TO) < 0) {
-        log_warn("%s is not watched for changes: %s", s->registry, strerror(errno));
-        close(fd);
-        fd = -1;
-    }
-    return fd;
-}
-
-static bool registry_changed(const struct service *s, int watch)
-{
-    union {
-        struct inotify_event align;
-        char bytes[8192];
-    } buf;
-    const char *slash = strrchr(s->registry, '/'), *name = slash ? slash + 1 : s->registry;
-    bool changed = false;
-    ssize_t n;
-    while ((n = read(watch, &buf, sizeof buf)) > 0)
-        for (char *at = buf.bytes; at < buf.bytes + n;) {
-            const struct inotify_event *event = (const struct inotify_event *)(void *)at;
-            changed |= event->len && !strcmp(event->name, name);
-            at += sizeof *event + event->len;
-        }
-    return changed;
-}
-
 static void *control(void *arg)
 {
     struct service *s = arg;
     AUTO_FD int signals = signalfd(-1, &s->signals, SFD_CLOEXEC);
-    AUTO_FD int watch = watch_registry(s);
     struct pollfd p[] = {{.fd = s->control_end[0], .events = POLLIN},
-                         {.fd = signals, .events = POLLIN},
-                         {.fd = watch, .events = POLLIN}};
+                         {.fd = signals, .events = POLLIN}};
     for (;;) {
         if (poll(p, ARRAY_LEN(p), -1) < 0 && errno != EINTR)
             return NULL;
@@ -146,8 +108,6 @@ static void *control(void *arg)
             else
                 on_end_signal(s, (int)info.ssi_signo);
         }
-        if (p[2].revents && registry_changed(s, watch))
-            reload(s);
     }
 }
 
@@ -189,6 +149,12 @@ static void face_preview(void *ctx, int64_t folder, const char *job_id, const ch
     publisher_preview(ctx, folder, job_id, path);
 }
 
+static void face_limits(void *ctx, uint64_t store_bytes)
+{
+    const struct fs *fs = ctx;
+    tree_set_limit(fs->tree, store_bytes);
+}
+
 /* The folders given with -o models= come before those of the environment. */
 static int set_model_path(const char *models, struct err *e)
 {
@@ -228,10 +194,11 @@ static int open_all(struct service *s, struct err *e)
         return r;
     if (virtuals_new(fs) || publisher_new(fs, o->mountpoint))
         return err_nomem(e);
-    struct jobs_options j = {.store = o->store,
-                             .registry_path = s->registry,
-                             .generator = o->generator,
-                             .face = {fs, face_changed, face_publication, face_preview}};
+    struct jobs_options j = {
+        .store = o->store,
+        .registry_path = s->registry,
+        .generator = o->generator,
+        .face = {fs, face_changed, face_publication, face_preview, face_limits}};
     r = jobs_open(s->db, &j, &fs->jobs, e);
     if (r)
         return r;

@@ -69,7 +69,6 @@ static void ops_statfs(fuse_req_t req, fuse_ino_t ino)
         return;
     }
     uint64_t limit = jobs_limit_store_bytes(fs->jobs), used = tree_bytes_used(fs->tree);
-    tree_set_limit(fs->tree, limit); /* it may have been reloaded */
     uint64_t block = st.f_frsize ? st.f_frsize : 4096;
     if (limit && limit / block < st.f_blocks) {
         uint64_t left = limit > used ? (limit - used) / block : 0;

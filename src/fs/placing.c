@@ -30,14 +30,23 @@ bool placing_take(struct placing *p, int64_t parent, const char *name, struct pu
     return found;
 }
 
+/* A result is as private as its folder, wherever it is moved to. */
+static mode_t result_mode(struct placing *p, int64_t folder)
+{
+    struct node n;
+    mode_t folder_mode = tree_get(p->tree, folder, &n) ? 0 : n.st.st_mode;
+    return S_IFREG | S_IRUSR | (folder_mode & 0444);
+}
+
 static void slot_set(struct placing *p, int64_t folder, const struct placed_file *f)
 {
+    mode_t mode = f ? result_mode(p, folder) : 0;
     pthread_mutex_lock(&p->lock);
     p->folder = folder;
     p->name = f ? f->name : NULL;
     p->taken = false;
     if (f) {
-        p->slot = (struct publish_slot){.uid = f->uid, .gid = f->gid, .mode = S_IFREG | 0444};
+        p->slot = (struct publish_slot){.uid = f->uid, .gid = f->gid, .mode = mode};
         strncpy(p->slot.path, f->path, sizeof p->slot.path - 1);
         strncpy(p->slot.origin, f->origin, sizeof p->slot.origin - 1);
     }

@@ -22,7 +22,7 @@ static int write_refusal(struct jobs *j, const struct queue_job *q)
     jobs_prompt_name(q->folder_name, where, sizeof where);
     run_init(&r, q->id, where, q->modality);
     if (*q->error)
-        err_set(&why, -EINVAL, "%s", q->error);
+        err_set(&why, *q->digest ? -EINVAL : -EAGAIN, "%s", q->error);
     r.text = q->text;
     r.size = q->size;
     r.created_ms = q->created_ms;
@@ -109,11 +109,13 @@ static void watch_registry(struct jobs *j)
 {
     int64_t now = registry_stamp(j);
     struct err e = {0};
-    if (now == j->registry_seen || !now) /* gone for a moment while an editor replaces it */
+    pthread_mutex_lock(&j->lock);
+    bool same = now == j->registry_seen;
+    pthread_mutex_unlock(&j->lock);
+    if (same || !now) /* gone for a moment while an editor replaces it */
         return;
-    j->registry_seen = now;
     if (jobs_reload(j, &e))
-        log_error("registry.ini was not taken over: %s", e.text);
+        log_error("the registry was not reloaded, the old one stays in force: %s", e.text);
 }
 
 void *janitor_main(void *ctx)

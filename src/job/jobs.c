@@ -221,14 +221,20 @@ void jobs_close(struct jobs *j, double seconds)
 int jobs_reload(struct jobs *j, struct err *e)
 {
     struct registry *fresh = NULL;
+    int64_t stamp = registry_stamp(j); /* before it is read: a later change is seen as one */
     int code = registry_load(*j->registry_path ? j->registry_path : NULL, &fresh, e);
+    uint64_t store_bytes = code ? 0 : fresh->limits.store_bytes;
+    pthread_mutex_lock(&j->lock);
+    struct registry *old = code ? NULL : j->registry;
+    j->registry_seen = stamp;
+    if (!code)
+        j->registry = fresh;
+    pthread_mutex_unlock(&j->lock);
     if (code)
         return code;
-    pthread_mutex_lock(&j->lock);
-    struct registry *old = j->registry;
-    j->registry = fresh;
-    pthread_mutex_unlock(&j->lock);
     registry_unref(old);
+    if (j->face.limits)
+        j->face.limits(j->face.ctx, store_bytes);
     for (int i = 0; i < j->worker_count; i++)
         models_retry(j->workers[i].models);
     log_info("registry.ini was read again");

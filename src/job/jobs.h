@@ -55,6 +55,9 @@ struct job_face {
     void (*publication)(void *ctx);             /* jobs_next_publication has something */
     /* A new preview.png lies at `path` (the face takes it by rename or removes it). */
     void (*preview)(void *ctx, int64_t folder, const char *job_id, const char *path);
+    /* The registry was read again (by SIGHUP or because the file changed): the limit of the store,
+     * 0: none. */
+    void (*limits)(void *ctx, uint64_t store_bytes);
 };
 
 struct jobs_options {

@@ -45,7 +45,6 @@ struct jobs {
     struct metrics *metrics;
     struct audit *audit;
     int64_t started_ms;
-    int64_t registry_seen; /* stamp of the file that was last looked at; the janitor's */
 
     struct worker workers[REGISTRY_MAX_DEVICES];
     int worker_count;
@@ -58,6 +57,7 @@ struct jobs {
     pthread_cond_t chore; /* something for the janitor */
     pthread_cond_t idle;  /* a worker's batch ended */
     struct registry *registry;
+    int64_t registry_seen; /* stamp of its file when it was last read */
     struct live *live;
     int busy;                /* workers with a batch */
     bool stopping;           /* claim nothing more */

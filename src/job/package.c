@@ -42,10 +42,11 @@ static int write_error(const struct run *r, struct err *e)
     AUTO_STR struct str text = {0};
     str_addf(&text, "%s: %s\n\n", job_state_names[r->state], r->error.text);
     str_add(&text,
-            r->state == JOB_BLOCKED
-                ? "Write another prompt into prompt.ini and save it.\n"
-                : "Change prompt.ini and save it to run it again; saving the same text again "
-                  "does nothing.\n");
+            r->state == JOB_BLOCKED ? "Write another prompt into prompt.ini and save it.\n"
+            : r->error.code == -EAGAIN
+                ? "Save prompt.ini again later; nothing needs to be changed in it.\n"
+                : "Change prompt.ini (a comment is enough) and save it to run it again; saving the "
+                  "same text does nothing.\n");
     str_addf(&text, "Request %s\n", r->id);
     if (text.failed)
         return err_nomem(e);

@@ -203,14 +203,16 @@ static void check_limits(struct submission *s)
         if (user >= l->jobs_per_user)
             err_set(&e, -EDQUOT,
                     "you have %d jobs waiting or running, and jobs_per_user in registry.ini allows "
-                    "%d; wait until one is done",
+                    "%d; wait until one is done and save prompt.ini again",
                     user, l->jobs_per_user);
         else if (all >= l->queue)
             err_set(&e, -EAGAIN,
                     "%d jobs are waiting or running, and queue in registry.ini allows %d; wait "
-                    "until one is done",
+                    "until one is done and save prompt.ini again",
                     all, l->queue);
     }
+    if (!s->error.code && (e.code == -EDQUOT || e.code == -EAGAIN))
+        s->job.digest[0] = '\0'; /* no fault of the text: the same may be submitted again */
     if (e.code)
         refuse(s, &e);
 }

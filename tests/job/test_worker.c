@@ -290,10 +290,15 @@ static void limits_refuse_and_never_clamp(void **state)
         str_addc(&large, 'a');
     bench_submit(&b, 6, 5, MODALITY_IMAGE, large.data);
     assert_contains(bench_wait(&b, 6).error, "request_bytes in registry.ini allows");
+    assert_int_equal(bench_submit(&b, 6, 5, MODALITY_IMAGE, large.data), SUBMIT_UNCHANGED);
+    assert_contains(bench_published(&b, 5).error, "Save prompt.ini again later");
     b.script.block = 0;
     bench_wait(&b, 1);
     bench_wait(&b, 2);
     bench_wait(&b, 4);
+    /* what was only too much at that moment runs when it is saved again as it is */
+    assert_int_equal(bench_submit(&b, 5, 2, MODALITY_IMAGE, "prompt = five\n"), SUBMIT_ACCEPTED);
+    assert_int_equal(bench_wait(&b, 5).state, JOB_DONE);
     bench_stop(&b);
 }
 
@@ -559,12 +564,11 @@ static bool small_disk(const char *folder)
     char users[64], groups[64];
     snprintf(users, sizeof users, "0 %u 1", (unsigned)getuid());
     snprintf(groups, sizeof groups, "0 %u 1", (unsigned)getgid());
-    bool ours = geteuid() == 0 ||
-                (!unshare(CLONE_NEWUSER | CLONE_NEWNS) &&
-                 write_control("/proc/self/uid_map", users) &&
-                 write_control("/proc/self/setgroups", "deny") &&
-                 write_control("/proc/self/gid_map", groups) &&
-                 !mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL));
+    bool ours = geteuid() == 0 || (!unshare(CLONE_NEWUSER | CLONE_NEWNS) &&
+                                   write_control("/proc/self/uid_map", users) &&
+                                   write_control("/proc/self/setgroups", "deny") &&
+                                   write_control("/proc/self/gid_map", groups) &&
+                                   !mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL));
     return ours && !mount("tmpfs", folder, "tmpfs", 0, "size=6M,mode=1777");
 }
 
@@ -764,6 +768,8 @@ static void a_changed_registry_is_taken_over_and_a_bad_one_is_not(void **state)
         nanosleep(&t, NULL); /* noticed by itself */
     }
     assert_true(jobs_limit_store_bytes(b.jobs) == 2 << 20);
+    assert_true(b.told_limit == 2 << 20); /* the face enforces it */
+    assert_int_equal(b.reloads, 1);
     bench_stop(&b);
 }
 

@@ -93,6 +93,13 @@ static void on_preview(void *ctx, int64_t folder, const char *id, const char *pa
         b->previews++;
 }
 
+static void on_limits(void *ctx, uint64_t store_bytes)
+{
+    struct jobs_bench *b = ctx;
+    b->told_limit = store_bytes;
+    b->reloads++;
+}
+
 static void make_model(struct jobs_bench *b, const char *name)
 {
     char path[160];
@@ -113,7 +120,7 @@ static void open_jobs(struct jobs_bench *b)
         .store = b->store,
         .registry_path = b->registry_path,
         .generator = &b->generator,
-        .face = {b, on_changed, NULL, on_preview},
+        .face = {b, on_changed, NULL, on_preview, on_limits},
     };
     if (db_open(b->store, &b->db, &e) || jobs_open(b->db, &o, &b->jobs, &e))
         fail_msg("%s", e.text);

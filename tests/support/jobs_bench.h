@@ -17,7 +17,9 @@ struct jobs_bench {
     struct db *db;
     struct jobs *jobs;
     atomic_int previews, changes;
-    bool hold_publications; /* publications are left for the test to take */
+    atomic_int reloads;              /* of the registry, as told to the face */
+    atomic_uint_fast64_t told_limit; /* store_bytes with the last of them */
+    bool hold_publications;          /* publications are left for the test to take */
     /* The last publication of each folder, as the names in order: "image.png metadata.json". */
     pthread_mutex_t lock;
     struct published {
