@@ -86,7 +86,7 @@ int file_write_atomic(int dirfd, const char *path, const void *data, size_t size
     char tmp[4096];
     if (snprintf(tmp, sizeof tmp, "%s.tmp", path) >= (int)sizeof tmp)
         return err_set(e, -ENAMETOOLONG, "%s: the path is too long", path);
-    AUTO_FD int fd = openat(dirfd, tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    AUTO_FD int fd = openat(dirfd, tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (fd < 0)
         return err_set(e, -errno, "%s: %s", tmp, strerror(errno));
     int r = write_all(fd, data, size);

@@ -13,7 +13,8 @@
  * -EFBIG when larger. `dirfd` as in openat(2). */
 int file_read(int dirfd, const char *path, size_t limit, char **out, size_t *size, struct err *e);
 int file_read_fd(int fd, const char *name, size_t limit, char **out, size_t *size, struct err *e);
-/* Writes path.tmp, fsyncs it, renames it over path and fsyncs the folder. */
+/* Writes path.tmp, fsyncs it, renames it over path and fsyncs the folder. The umask decides who may
+ * read it. */
 int file_write_atomic(int dirfd, const char *path, const void *data, size_t size, struct err *e);
 /* mkdir -p with mode 0700 for what is missing. */
 int file_mkdirs(const char *path, struct err *e);

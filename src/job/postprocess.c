@@ -117,7 +117,6 @@ static int write_output(struct run *r, int index, struct err *e)
     o.loop = q->loop;
     o.palette = q->palette;
     o.dither = q->dither;
-    o.mode = 0444;
     o.software = software;
     o.parameters = parameters.len ? parameters.data : NULL;
     o.progress = on_frame;

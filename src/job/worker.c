@@ -65,7 +65,6 @@ static void on_preview(void *ctx, struct run *r, const struct picture *p)
     struct media_options o;
     struct err e;
     media_options_init(&o, MEDIA_PNG);
-    o.mode = 0444;
     snprintf(name, sizeof name, "preview-%d.png",
              t->previews++);                        /* each its own: the face may be */
     if (fd < 0 || media_write(fd, name, p, &o, &e)) /* slower than we are */

@@ -99,7 +99,6 @@ void media_options_init(struct media_options *o, enum media_format format)
         .quality = 90,
         .fps = 12,
         .palette = 256,
-        .mode = 0600,
     };
 }
 

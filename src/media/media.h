@@ -61,12 +61,11 @@ struct media_options {
     bool lossless;               /* WebP: exact pixels; quality then is effort */
     const char *parameters;      /* A1111 "parameters" text, UTF-8, or NULL; borrowed */
     const char *software;        /* program name and version to record, UTF-8, or NULL; borrowed */
-    unsigned mode;               /* permission bits of the file: 0600, 0444 … */
     media_progress_fn *progress; /* may be NULL */
     void *user;                  /* passed to progress */
 };
 
-/* Defaults: quality 90, 12 fps, for ever, 256 colours, AUTO dither, lossy, mode 0600, no texts. */
+/* Defaults: quality 90, 12 fps, for ever, 256 colours, AUTO dither, lossy, no texts. */
 void media_options_init(struct media_options *o, enum media_format format);
 
 /* Encodes `p` into `out`, which is appended to (left as it was on an error). PNG and JPEG take one

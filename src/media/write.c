@@ -85,11 +85,7 @@ int media_write(int dirfd, const char *name, const struct picture *p, const stru
     int r = media_encode(p, o, &bytes, e);
     if (r)
         return err_prefix(e, "%s", name);
-    r = file_write_atomic(dirfd, name, bytes.data, bytes.len, e);
-    unsigned mode = o->mode ? o->mode : 0600;
-    if (!r && mode != 0600 && fchmodat(dirfd, name, (mode_t)mode & 07777, 0))
-        r = err_set(e, -errno, "%s: %s", name, strerror(errno));
-    return r;
+    return file_write_atomic(dirfd, name, bytes.data, bytes.len, e);
 }
 
 char *media_frame_name(int index, int frames, enum media_format format, char *out)

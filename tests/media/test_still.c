@@ -218,11 +218,9 @@ static void a_failed_write_leaves_the_old_file_and_no_other(void **state)
     struct media_options o;
     struct err e = {0};
     media_options_init(&o, MEDIA_PNG);
-    o.mode = 0444;
     assert_int_equal(media_write(fd, "a.png", &p, &o, &e), 0);
     struct stat before, after;
     assert_int_equal(fstatat(fd, "a.png", &before, 0), 0);
-    assert_int_equal(before.st_mode & 07777, 0444);
     o.parameters = "\xff";
     assert_int_equal(media_write(fd, "a.png", &p, &o, &e), -EINVAL);
     assert_non_null(strstr(e.text, "a.png: "));
