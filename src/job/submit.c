@@ -145,7 +145,7 @@ static int each_reference(struct submission *s, int (*each)(void *ctx, const cha
     const struct request *q = &s->request;
     const struct profile *p = registry_profile(s->registry, q->profile);
     int code = request_references(q, each, s);
-    for (int i = 0; i < q->lora_count && p && !code; i++) {
+    for (int i = 0; i < q->lora_count && !code; i++) {
         char path[REGISTRY_PATH_SIZE];
         if (lora_find(p, q->loras[i].name, path, NULL) == -ENOENT && q->loras[i].name[0] != '/')
             code = each(s, q->loras[i].name);

@@ -432,6 +432,56 @@ static void a_missing_reference_fails_when_it_is_final(void **state)
     bench_stop(&b);
 }
 
+static void write_text(const struct jobs_bench *b, const char *name, const char *text)
+{
+    char path[160];
+    struct err e;
+    snprintf(path, sizeof path, "%s/%s", b->store, name);
+    assert_int_equal(file_write_atomic(AT_FDCWD, path, text, strlen(text), &e), 0);
+}
+
+static void lora_of_the_job_folder_is_waited_for_and_copied(void **state)
+{
+    (void)state;
+    struct jobs_bench b;
+    char path[160];
+    bench_start(&b, "");
+    static const char text[] = "prompt = a\nlora = mine.safetensors:0.5\n";
+    assert_int_equal(bench_submit(&b, 1, 0, MODALITY_IMAGE, text), SUBMIT_WAIT);
+    write_text(&b, "mine.safetensors", "one");
+    b.script.block = 1;
+    bench_submit(&b, 2, 0, MODALITY_IMAGE, A_PICTURE);
+    bench_wait_running(&b, 2);
+    assert_int_equal(bench_submit(&b, 1, 0, MODALITY_IMAGE, text), SUBMIT_ACCEPTED);
+    assert_int_equal(bench_submit(&b, 1, 0, MODALITY_IMAGE, text), SUBMIT_UNCHANGED);
+    snprintf(path, sizeof path, "%s/mine.safetensors", b.store);
+    unlink(path); /* the job has its own */
+    b.script.block = 0;
+    assert_int_equal(bench_wait(&b, 1).state, JOB_DONE);
+    write_text(&b, "mine.safetensors", "two"); /* the same prompt with another file */
+    assert_int_equal(bench_submit(&b, 1, 0, MODALITY_IMAGE, text), SUBMIT_ACCEPTED);
+    assert_int_equal(bench_wait(&b, 1).state, JOB_DONE);
+    bench_stop(&b);
+}
+
+static void a_missing_lora_fails_when_it_is_final(void **state)
+{
+    (void)state;
+    struct jobs_bench b;
+    enum submit_result result;
+    struct err e;
+    bench_start(&b, "");
+    static const char text[] = "prompt = a\nlora = mine.safetensors\n";
+    struct job_submission s = {
+        .folder = 1, .folder_name = "cat", .text = text, .size = strlen(text), .final = true};
+    assert_int_equal(jobs_submit(b.jobs, &s, &result, &e), 0);
+    assert_int_equal(result, SUBMIT_ACCEPTED);
+    assert_non_null(strstr(bench_wait(&b, 1).error,
+                           "cat/prompt.ini:2: the LoRA mine.safetensors is neither in the job "
+                           "folder nor, with or without .safetensors, in "));
+    bench_stop(&b);
+}
+
 /* ---- restarts ---- */
 
 static void a_stop_gives_running_jobs_back(void **state)
@@ -815,6 +865,8 @@ int main(void)
         cmocka_unit_test(what_the_model_cannot_do_is_its_own_sentence),
         cmocka_unit_test(references_are_copied_when_submitted),
         cmocka_unit_test(a_missing_reference_fails_when_it_is_final),
+        cmocka_unit_test(lora_of_the_job_folder_is_waited_for_and_copied),
+        cmocka_unit_test(a_missing_lora_fails_when_it_is_final),
         cmocka_unit_test(a_stop_gives_running_jobs_back),
         cmocka_unit_test(a_stop_waits_for_what_is_nearly_done),
         cmocka_unit_test(after_kill_9_every_job_has_exactly_one_result),
