@@ -29,8 +29,10 @@ is_clang := $(findstring clang,$(shell $(CC) --version 2>/dev/null | head -n1))
 OPENMP   := $(if $(is_clang)$(findstring thread,$(SANITIZE)),,-fopenmp)
 OPT      ?= -O3
 CPPFLAGS += -D_GNU_SOURCE -Isrc -DOMNIFS_VERSION='"$(VERSION)"' -DFUSE_USE_VERSION=314
+# What a sanitizer puts between the lines makes gcc see variables that nobody set.
 CFLAGS   += -std=c11 $(OPT) -g -fno-math-errno -Wall -Wextra -Wpedantic -Werror $(OPENMP) \
-            $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all)
+            $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all \
+                -Wno-maybe-uninitialized)
 LDFLAGS  += $(OPENMP) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -Wl,--as-needed
 # System headers with pedantic noise are not ours to fix.
 SYS      := $(patsubst -I%,-isystem %,$(PKG_CFLAGS))

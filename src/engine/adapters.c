@@ -210,7 +210,7 @@ static int match_file(struct adapters *a, struct set *s, int file, double weight
     struct omni_lora_report *r = &s->reports[file];
     for (size_t i = 0; i < l->count; i++) {
         struct term t = {.file = file, .module = &l->modules[i], .scale = (float)weight};
-        bool matched;
+        bool matched = false;
         if (match_module(a, s, t, &matched, e))
             return e->code;
         r->matched += matched;
