@@ -42,6 +42,7 @@ int jobs_work_folder(const struct jobs *j, const char *id, const char *part)
 void jobs_wake_workers(struct jobs *j)
 {
     pthread_mutex_lock(&j->lock);
+    j->wakes++;
     pthread_cond_broadcast(&j->work);
     pthread_mutex_unlock(&j->lock);
 }

@@ -60,6 +60,7 @@ struct jobs {
     int64_t registry_seen; /* stamp of its file when it was last read */
     struct live *live;
     int busy;                /* workers with a batch */
+    unsigned wakes;          /* of the workers, so far */
     bool stopping;           /* claim nothing more */
     bool abandon;            /* give back what runs */
     bool closing;            /* the janitor ends */

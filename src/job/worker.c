@@ -208,13 +208,15 @@ static int claim(struct worker *w, struct task *tasks, int pictures)
     return kept;
 }
 
-static void wait_for_work(struct jobs *j)
+/* Waits unless somebody woke the workers since `wakes`, before the claim that found nothing. */
+static void wait_for_work(struct jobs *j, unsigned wakes)
 {
     struct timespec until;
     clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += 5; /* a wake-up may be lost to an error of the database */
-    if (!j->stopping)
-        pthread_cond_timedwait(&j->work, &j->lock, &until);
+    until.tv_sec += 5; /* the database may have had an error */
+    while (!j->stopping && j->wakes == wakes)
+        if (pthread_cond_timedwait(&j->work, &j->lock, &until))
+            return;
 }
 
 void *worker_main(void *ctx)
@@ -225,6 +227,7 @@ void *worker_main(void *ctx)
     pthread_mutex_lock(&j->lock);
     while (!j->stopping && tasks) {
         int pictures = j->registry->devices.batch;
+        unsigned wakes = j->wakes;
         j->busy++; /* before the claim: jobs_stop must not overlook it */
         pthread_mutex_unlock(&j->lock);
         int count = claim(w, tasks, pictures);
@@ -234,7 +237,7 @@ void *worker_main(void *ctx)
         j->busy--;
         pthread_cond_broadcast(&j->idle);
         if (!count)
-            wait_for_work(j);
+            wait_for_work(j, wakes);
     }
     pthread_mutex_unlock(&j->lock);
     free(tasks);
