@@ -17,6 +17,7 @@
 #include "base/file.h"
 #include "base/str.h"
 #include "engine/text/clip_prompt.h"
+#include "../support/scratch.h"
 
 #define GOLDEN "tests/engine/golden/clip/"
 
@@ -100,10 +101,10 @@ static void put(const char *folder, const char *name, const char *text)
 static void assert_refused(const char *name, const char *text, const char *message)
 {
     static const char *const files[] = {"vocab.json", "merges.txt", "tokenizer_config.json"};
-    char folder[] = "/tmp/omni-clip-XXXXXX";
+    char folder[SCRATCH_SIZE];
     struct tokenizer *t = NULL;
     struct err e = {0};
-    assert_non_null(mkdtemp(folder));
+    assert_non_null(mkdtemp(scratch_name(folder, "omni-clip-XXXXXX")));
     for (size_t i = 0; i < ARRAY_LEN(files); i++) {
         AUTO_STR struct str path = {0};
         AUTO_FREE char *contents = NULL;

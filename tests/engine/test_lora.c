@@ -26,6 +26,7 @@
 #include "engine/omni.h"
 #include "engine/weights/lora.h"
 #include "engine/weights/lora_names.h"
+#include "../support/scratch.h"
 
 #define GOLDEN         "tests/engine/golden"
 #define QWEN_TOKENIZER "models/omni-mini/tokenizer"
@@ -45,8 +46,7 @@ static void build_model(struct fixture *x, const char *name)
     str_addf(&golden, GOLDEN "/%s", name);
     golden_build(golden.data, strncmp(name, "sd", 2) == 0 ? CLIP_TOKENIZER : QWEN_TOKENIZER,
                  x->folder);
-    strcpy(x->files, "/tmp/omni-lora-XXXXXX");
-    assert_non_null(mkdtemp(x->files));
+    assert_non_null(mkdtemp(scratch_name(x->files, "omni-lora-XXXXXX")));
 }
 
 static void load_model(struct fixture *x, enum omni_precision p)
@@ -326,8 +326,7 @@ static void large_weight_is_summed_in_stripes_and_given_back(void **state)
     struct backend *b;
     struct lora l;
     (void)state;
-    strcpy(x.files, "/tmp/omni-lora-XXXXXX");
-    assert_non_null(mkdtemp(x.files));
+    assert_non_null(mkdtemp(scratch_name(x.files, "omni-lora-XXXXXX")));
     AUTO_FREE char *weights = written(&x, "w", "big.weight 2064 2048\n");
     AUTO_FREE char *change = written(&x, "l",
                                      "big.lora_A.weight 2 2048\n"
@@ -554,8 +553,7 @@ static void key_styles_mean_the_same(void **state)
     };
     struct fixture x;
     (void)state;
-    strcpy(x.files, "/tmp/omni-lora-XXXXXX");
-    assert_non_null(mkdtemp(x.files));
+    assert_non_null(mkdtemp(scratch_name(x.files, "omni-lora-XXXXXX")));
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         AUTO_STR struct str list = {0};
         struct lora l;

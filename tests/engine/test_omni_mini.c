@@ -22,6 +22,7 @@
 #include "base/str.h"
 #include "engine/omni.h"
 #include "engine/text/tokenizer.h"
+#include "../support/scratch.h"
 
 #define MODEL     "models/omni-mini"
 #define REFERENCE MODEL "/reference"
@@ -471,8 +472,7 @@ static void link_model(char *folder, const char *without)
                                         "tokenizer",        "transformer", "vae"};
     char root[4096];
     assert_non_null(getcwd(root, sizeof(root)));
-    strcpy(folder, "/tmp/omni-mini-XXXXXX");
-    assert_non_null(mkdtemp(folder));
+    assert_non_null(mkdtemp(scratch_name(folder, "omni-mini-XXXXXX")));
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         AUTO_STR struct str from = {0};
         AUTO_STR struct str to = {0};

@@ -22,6 +22,7 @@
 #include "base/file.h"
 #include "base/str.h"
 #include "engine/omni.h"
+#include "../support/scratch.h"
 
 #define GOLDEN "tests/engine/golden/"
 #define QWEN   "models/omni-mini/tokenizer"
@@ -490,8 +491,9 @@ static void zimage_of_published_size(struct tensors *s)
 static void assert_published(struct tensors *s, enum stored as, const char *ending,
                              const char *family, double billions)
 {
-    char path[] = "/tmp/omni-size-XXXXXX.safetensors";
-    snprintf(path + strlen("/tmp/omni-size-XXXXXX"), 13, "%s", ending);
+    char pattern[32], path[SCRATCH_SIZE];
+    snprintf(pattern, sizeof pattern, "omni-size-XXXXXX%s", ending);
+    scratch_name(path, pattern);
     int fd = mkstemps(path, (int)strlen(ending));
     assert_true(fd >= 0);
     close(fd);
@@ -560,8 +562,8 @@ static void write_small(const char *path, const char *const *names, int count, i
 static void files_of_other_models_are_named(void **state)
 {
     (void)state;
-    char folder[] = "/tmp/omni-other-XXXXXX", path[64], second[64];
-    assert_non_null(mkdtemp(folder));
+    char folder[SCRATCH_SIZE], path[96], second[96];
+    assert_non_null(mkdtemp(scratch_name(folder, "omni-other-XXXXXX")));
     snprintf(path, sizeof path, "%s/x.safetensors", folder);
     snprintf(second, sizeof second, "%s/y.gguf", folder);
     assert_refused(path, -ENOENT, "is not there");

@@ -17,6 +17,7 @@
 #include "base/file.h"
 #include "base/str.h"
 #include "engine/text/tokenizer.h"
+#include "../support/scratch.h"
 
 static struct tokenizer *mini;
 
@@ -455,8 +456,8 @@ static void the_pad_token_is_a_text_an_object_or_absent(void **state)
     };
     AUTO_FREE char *json = make_file(&(struct parts){.added = "{\"id\":300,\"content\":\"<p>\"}"});
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
-        char folder[] = "/tmp/omnifs-tokenizer-XXXXXX", path[80];
-        assert_non_null(mkdtemp(folder));
+        char folder[SCRATCH_SIZE], path[96];
+        assert_non_null(mkdtemp(scratch_name(folder, "omnifs-tokenizer-XXXXXX")));
         snprintf(path, sizeof path, "%s/tokenizer.json", folder);
         file_write_atomic(AT_FDCWD, path, json, strlen(json), NULL);
         snprintf(path, sizeof path, "%s/tokenizer_config.json", folder);

@@ -16,6 +16,7 @@
 #include "engine/backend.h"
 #include "engine/weights/safetensors.h"
 #include "engine/weights/weights.h"
+#include "../support/scratch.h"
 
 /* ---- a folder that lives as long as a test ---- */
 
@@ -24,8 +25,7 @@ static char folder[64];
 static int make_folder(void **state)
 {
     (void)state;
-    strcpy(folder, "/tmp/omnifs-weights-XXXXXX");
-    return mkdtemp(folder) ? 0 : -1;
+    return mkdtemp(scratch_name(folder, "omnifs-weights-XXXXXX")) ? 0 : -1;
 }
 
 static int drop_folder(void **state)

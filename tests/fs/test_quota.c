@@ -17,6 +17,7 @@
 #include "../support/posix.h"
 #include "base/cleanup.h"
 #include "base/str.h"
+#include "../support/scratch.h"
 
 #define MIB (1 << 20)
 
@@ -25,8 +26,7 @@ static char registry[64];
 /* The tests' registry with a limit of 4 MiB. */
 static int write_registry(void)
 {
-    snprintf(registry, sizeof registry, "/tmp/omnifs-quota-XXXXXX");
-    int fd = mkstemp(registry);
+    int fd = mkstemp(scratch_name(registry, "omnifs-quota-XXXXXX"));
     if (fd < 0)
         return -1;
     close(fd);
@@ -72,7 +72,7 @@ static uint64_t left(const struct mounted *m)
 
 static bool comes_back(const struct mounted *m, uint64_t bytes)
 {
-    for (int i = 0; i < 200 && left(m) < bytes; i++)
+    for (int i = 0; i < 6000 && left(m) < bytes; i++)
         sleep_ms(10); /* RELEASE and FORGET come after the system call */
     return left(m) >= bytes;
 }

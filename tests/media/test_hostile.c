@@ -15,6 +15,7 @@
 #include "../support/pictures.h"
 #include "base/file.h"
 #include "media/media.h"
+#include "../support/scratch.h"
 
 static struct str make(enum media_format format, int width, int height, int frames)
 {
@@ -208,8 +209,8 @@ static void what_is_no_picture_is_refused_with_what_is_read(void **state)
 static void links_folders_and_pipes_are_not_read(void **state)
 {
     (void)state;
-    char dir[] = "/tmp/omnifs-media-XXXXXX";
-    assert_non_null(mkdtemp(dir));
+    char dir[SCRATCH_SIZE];
+    assert_non_null(mkdtemp(scratch_name(dir, "omnifs-media-XXXXXX")));
     int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     struct str s = make(MEDIA_PNG, 4, 4, 1);
     struct picture p;

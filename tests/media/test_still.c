@@ -15,6 +15,7 @@
 #include "../support/pictures.h"
 #include "base/file.h"
 #include "media/media.h"
+#include "../support/scratch.h"
 
 static const enum media_format stills[] = {MEDIA_PNG, MEDIA_JPEG, MEDIA_WEBP, MEDIA_GIF};
 enum { STILLS = sizeof stills / sizeof *stills };
@@ -196,8 +197,7 @@ static void parameters_too_long_for_exif_are_in_comments_of_the_jpeg(void **stat
 
 static int open_temp(char *dir)
 {
-    strcpy(dir, "/tmp/omnifs-media-XXXXXX");
-    assert_non_null(mkdtemp(dir));
+    assert_non_null(mkdtemp(scratch_name(dir, "omnifs-media-XXXXXX")));
     int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     assert_true(fd >= 0);
     return fd;
@@ -212,7 +212,7 @@ static void close_temp(int fd, const char *dir)
 static void a_failed_write_leaves_the_old_file_and_no_other(void **state)
 {
     (void)state;
-    char dir[32];
+    char dir[SCRATCH_SIZE];
     int fd = open_temp(dir);
     struct picture p = scene(8, 8, 1);
     struct media_options o;
@@ -245,7 +245,7 @@ static int stop_after_two(void *user, int done, int frames)
 static void frames_are_numbered_from_one_and_hold_each_frame(void **state)
 {
     (void)state;
-    char dir[32], name[MEDIA_FRAME_NAME_SIZE];
+    char dir[SCRATCH_SIZE], name[MEDIA_FRAME_NAME_SIZE];
     int fd = open_temp(dir), done = 0;
     struct picture p = scene(16, 9, 3);
     struct media_options o;

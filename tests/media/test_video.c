@@ -17,6 +17,7 @@
 #include "../support/pictures.h"
 #include "base/file.h"
 #include "media/media.h"
+#include "../support/scratch.h"
 
 static struct str encode(const struct picture *p, const struct media_options *o)
 {
@@ -48,9 +49,10 @@ struct seen {
 
 static struct seen look(const struct str *s, const char *ending)
 {
-    char path[] = "/tmp/omnifs-media-XXXXXX.webm";
+    char pattern[32], path[SCRATCH_SIZE];
     struct seen seen = {0};
-    strcpy(strrchr(path, '.') + 1, ending);
+    snprintf(pattern, sizeof pattern, "omnifs-media-XXXXXX.%s", ending);
+    scratch_name(path, pattern);
     int fd = mkstemps(path, (int)strlen(ending) + 1);
     assert_true(fd >= 0);
     assert_int_equal(write(fd, s->data, s->len), s->len);
@@ -298,8 +300,8 @@ static void the_same_clip_gives_the_same_bytes(void **state)
 static void probe_tells_what_each_file_holds(void **state)
 {
     (void)state;
-    char dir[] = "/tmp/omnifs-media-XXXXXX";
-    assert_non_null(mkdtemp(dir));
+    char dir[SCRATCH_SIZE];
+    assert_non_null(mkdtemp(scratch_name(dir, "omnifs-media-XXXXXX")));
     int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     struct media_limits l;
     media_limits_init(&l);

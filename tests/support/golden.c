@@ -19,6 +19,7 @@
 #include "det.h"
 #include "engine/omni.h"
 #include "pictures.h"
+#include "scratch.h"
 
 #define MAX_PARTS  8
 #define MAX_IMAGES 4
@@ -115,8 +116,7 @@ static void write_parts(const char *golden, const char *to)
 
 void golden_build(const char *golden, const char *tokenizer, char *out)
 {
-    strcpy(out, "/tmp/omni-golden-XXXXXX");
-    assert_non_null(mkdtemp(out));
+    assert_non_null(mkdtemp(scratch_name(out, "omni-golden-XXXXXX")));
     copy(golden, out, "", "model_index.json");
     copy(golden, out, "scheduler", "scheduler/scheduler_config.json");
     link_tokenizers(tokenizer, out);

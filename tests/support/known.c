@@ -10,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "scratch.h"
 
 #define TOLERANCE 2e-5
 
@@ -29,8 +30,8 @@ void assert_expected(const float *x, size_t n, const struct expected *e)
 void bench_open(struct bench *b, struct det_part *p, const char *stem, const char *config)
 {
     struct err e = {0};
-    *b = (struct bench){.folder = "/tmp/omni-test-XXXXXX"};
-    assert_non_null(mkdtemp(b->folder));
+    *b = (struct bench){0};
+    assert_non_null(mkdtemp(scratch_name(b->folder, "omni-test-XXXXXX")));
     assert_int_equal(det_part_write(p, b->folder, stem, config), 0);
     assert_int_equal(cpu_backend_new(2, &b->backend, &e), 0);
     if (part_open(&b->part, b->folder, "part", stem, &e) != 0)

@@ -7,12 +7,21 @@
 
 #include "base/file.h"
 
+char *scratch_name(char out[SCRATCH_SIZE], const char *pattern)
+{
+    const char *place = getenv("TMPDIR");
+    if (!place || strlen(place) + 1 + strlen(pattern) >= SCRATCH_SIZE)
+        place = "/tmp";
+    snprintf(out, SCRATCH_SIZE, "%s/%s", place, pattern);
+    return out;
+}
+
 int scratch_setup(void **state)
 {
-    char pattern[] = "/tmp/omnifs-test-XXXXXX";
-    if (!mkdtemp(pattern))
+    char folder[SCRATCH_SIZE];
+    if (!mkdtemp(scratch_name(folder, "omnifs-test-XXXXXX")))
         return -1;
-    *state = strdup(pattern);
+    *state = strdup(folder);
     return *state ? 0 : -1;
 }
 
