@@ -78,9 +78,9 @@ it "run fails over a limit with 1" gives 1 "is over max_resolution" "$OMNIFS" ru
 it "run of a missing file is a mistake" gives 2 "No such file" "$OMNIFS" run "$SCRATCH/none.ini"
 it "run --show needs a terminal" gives 2 "needs a terminal" "$OMNIFS" run --show "$SCRATCH/star.ini"
 interrupted_run() {
-    "$OMNIFS" run "$SCRATCH/star.ini" -s steps=200 -s size=512x512 -s count=8 -o "$SCRATCH/i" >/dev/null 2>&1 &
+    "$OMNIFS" run "$SCRATCH/star.ini" -s steps=200 -s size=512x512 -s count=8 -o "$SCRATCH/i" >"$SCRATCH/i.log" 2>&1 &
     local pid=$!
-    sleep 1.5
+    soon grep -q diffuse "$SCRATCH/i.log" || return 1
     kill -INT "$pid"
     wait "$pid"
     [ $? -eq 130 ] && grep -q '"status": "cancelled"' "$SCRATCH/i/metadata.json"
@@ -103,12 +103,11 @@ it "wait of several exits with the worst" gives 1 "$mnt/image/slip: failed" "$OM
 it "status without jobs says so" gives 0 "no jobs wait or run" "$OMNIFS" status "$mnt"
 prompt "$mnt/image/a running star/prompt.ini" 'prompt = a star' 'count = 4'
 sed -i 's/^steps.*/steps = 200/; s/^size.*/size = 512x512/' "$mnt/image/a running star/prompt.ini"
+runs_there() {
+    "$OMNIFS" status "$mnt" | grep -q '^image/a running star  running '
+}
 shows_job() {
-    local tries=0
-    until "$OMNIFS" status "$mnt" | grep -q '^image/a running star  running '; do
-        [ $((tries += 1)) -lt 100 ] || return 1
-        sleep 0.1
-    done
+    soon runs_there || return 1
     "$OMNIFS" status --json "$mnt" | python3 -c 'import json,sys; j = json.load(sys.stdin); assert j[0]["folder"] == "image/a running star" and j[0]["state"].startswith("running")'
 }
 it "status shows what runs, in words and JSON" shows_job
@@ -142,7 +141,7 @@ it "doctor finds nothing broken here" healthy
 dead_mount() {
     mount_at "$SCRATCH/dead" && kill -9 "$(cat "$SCRATCH/dead/.omnifs/pid")" || return 1
     sleep 1.5 # the kernel may still know the root's attributes
-    gives 1 "its daemon is gone" "$OMNIFS" doctor
+    soon gives 1 "its daemon is gone" "$OMNIFS" doctor
 }
 it "doctor finds a mount whose daemon died" dead_mount
 remount() {

@@ -18,7 +18,7 @@
 
 #define SAVED(name) "CREATE " name ", OPEN " name ", MODIFY " name ", CLOSE_WRITE " name
 #define MADE(name)  "CREATE " name ", OPEN " name ", CLOSE_WRITE " name
-#define QUIET       400 /* ms without events: it is over */
+#define QUIET       400 /* ms without events after the last one */
 
 static struct mounted m;
 
@@ -45,7 +45,7 @@ static void watch(struct events *e, const char *folder)
 static const char *seen(struct events *e, const char *folder, const char *outcome)
 {
     assert_memory_equal(wait_for(&m, folder), outcome, strlen(outcome));
-    return events_end(e, QUIET);
+    return events_end(e, "CLOSE_WRITE metadata.json", QUIET);
 }
 
 static void a_new_job_shows_complete_files_and_metadata_last(void **state)
@@ -118,7 +118,7 @@ static void a_watcher_that_reads_on_create_gets_every_byte(void **state)
     char buf[4096] __attribute__((aligned(8)));
     for (bool found = false; !found;) {
         struct pollfd p = {.fd = fd, .events = POLLIN};
-        assert_int_equal(poll(&p, 1, 10000), 1);
+        assert_int_equal(poll(&p, 1, 60000), 1);
         ssize_t n = read(fd, buf, sizeof buf);
         for (char *at = buf; at < buf + n;) {
             const struct inotify_event *event = (const struct inotify_event *)(void *)at;
@@ -145,9 +145,9 @@ static void a_job_that_is_renamed_delivers_into_the_new_name(void **state)
 {
     (void)state;
     struct events e;
-    assert_int_equal(mounted_submit(&m, "image/old", "prompt = move sleep=500\n"), 0);
+    assert_int_equal(mounted_submit(&m, "image/old", "prompt = move sleep=3000\n"), 0);
     watch(&e, "image/old");
-    sleep_ms(150);
+    assert_true(runs(&m, "image/old"));
     assert_int_equal(rename(mounted_path(&m, "image/old"), mounted_path(&m, "image/moved")), 0);
     assert_non_null(
         strstr(seen(&e, "image/moved", "done"), MADE("image.png") ", " MADE("metadata.json")));

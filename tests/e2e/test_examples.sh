@@ -74,15 +74,20 @@ it "a folder with picture and mask, copied into a mount, draws" \
 it "list-of-prompts.sh draws a list" draws "$mnt/image/a-slice-of-pizza/image.png" PNG \
     examples/list-of-prompts.sh "$mnt" examples/prompts.txt size=128x128 steps=4 seed=1
 
+# watched COUNT: the inotifywait of process $watcher watches so many folders.
+watched() {
+    local pid
+    pid=$(pgrep -x -P "$watcher" inotifywait) || return 1
+    [ "$(cat "/proc/$pid/fdinfo/"* 2>/dev/null | grep -c '^inotify wd')" -ge "$1" ]
+}
 collects() {
     examples/collect-results.sh "$mnt/image" "$SCRATCH/collected" 1 >"$SCRATCH/collect.log" 2>&1 &
-    local watcher=$!
-    sleep 1 # inotifywait has set its watches
-    mkdir "$mnt/image/late"
-    sleep 0.3 # … and has seen the new folder
+    local watcher=$! folders
+    folders=$(find "$mnt/image" -type d | wc -l)
+    soon watched "$folders" && mkdir "$mnt/image/late" && soon watched $((folders + 1)) || return 1
     printf 'prompt = a yellow star\nsize = 128x128\nsteps = 2\n' >"$mnt/image/late/prompt.ini"
     local tries=0
-    while kill -0 "$watcher" 2>/dev/null && [ $((tries += 1)) -lt 300 ]; do sleep 0.2; done
+    while kill -0 "$watcher" 2>/dev/null && [ $((tries += 1)) -lt 600 ]; do sleep 0.2; done
     kill "$watcher" 2>/dev/null
     wait "$watcher" 2>/dev/null
     [ -s "$SCRATCH/collected/late-image.png" ] && [ -s "$SCRATCH/collected/late.json" ]

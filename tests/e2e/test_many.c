@@ -41,13 +41,13 @@ static int teardown(void **state)
     return r;
 }
 
-/* Events of metadata.json by watch descriptor, until `want` came or nothing for 20 s. */
+/* Events of metadata.json by watch descriptor, until `want` came or nothing for a minute. */
 static int collect(int fd, int *announced, int limit, int want)
 {
     static char buf[65536] __attribute__((aligned(8)));
     int got = 0;
     struct pollfd p = {.fd = fd, .events = POLLIN};
-    while (got < want && poll(&p, 1, 20000) > 0) {
+    while (got < want && poll(&p, 1, 60000) > 0) {
         ssize_t n = read(fd, buf, sizeof buf);
         for (char *at = buf; at < buf + n;) {
             const struct inotify_event *event = (const struct inotify_event *)(void *)at;

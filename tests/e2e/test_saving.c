@@ -219,7 +219,7 @@ static void waiting_with_output_into_the_same_folder_works(void **state)
     (void)state;
     assert_int_equal(mkdir(mounted_path(&m, "image/self"), 0755), 0);
     assert_int_equal(shell(&m, "cd image/self && (echo prompt = self >prompt.ini; "
-                               "timeout 10 cat wait) >result.txt"),
+                               "timeout 60 cat wait) >result.txt"),
                      0);
     assert_string_equal(read_file(mounted_path(&m, "image/self/result.txt")), "done\n");
 }

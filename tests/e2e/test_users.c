@@ -82,8 +82,8 @@ static void a_readable_folder_can_be_watched_but_not_cancelled(void **state)
 {
     (void)state;
     assert_int_equal(
-        as(ANNE, "mkdir image/open; echo 'prompt = o sleep=1500' >image/open/prompt.ini"), 0);
-    sleep_ms(300);
+        as(ANNE, "mkdir image/open; echo 'prompt = o sleep=3000' >image/open/prompt.ini"), 0);
+    assert_true(runs(&m, "image/open"));
     assert_int_equal(as(BERT, "cat image/open/status >/dev/null"), 0);
     assert_int_equal(as(BERT, "echo x 2>/dev/null >image/open/cancel") == 0, false);
     assert_int_equal(as(BERT, "test \"$(cat image/open/wait)\" = done"), 0);
@@ -93,10 +93,11 @@ static void the_queue_shows_only_ones_own_jobs(void **state)
 {
     (void)state;
     assert_int_equal(
-        as(ANNE, "mkdir image/anneq; echo 'prompt = q sleep=2000' >image/anneq/prompt.ini"), 0);
+        as(ANNE, "mkdir image/anneq; echo 'prompt = q sleep=300000' >image/anneq/prompt.ini"), 0);
     assert_int_equal(
         as(BERT, "mkdir image/bertq; echo 'prompt = r sleep=10' >image/bertq/prompt.ini"), 0);
-    sleep_ms(300);
+    assert_true(shows(mounted_path(&m, ".omnifs/queue"), "anneq"));
+    assert_true(shows(mounted_path(&m, ".omnifs/queue"), "bertq"));
     assert_int_equal(as(ANNE, "grep -q anneq .omnifs/queue"), 0);
     assert_int_equal(as(BERT, "grep -q anneq .omnifs/queue"), 1);
     assert_int_equal(as(BERT, "grep -q bertq .omnifs/queue"), 0);
@@ -104,7 +105,7 @@ static void the_queue_shows_only_ones_own_jobs(void **state)
     /* Sizes are true for each of them. */
     assert_int_equal(as(BERT, "test $(stat -c %s .omnifs/queue) = $(cat .omnifs/queue | wc -c)"),
                      0);
-    assert_int_equal(as(ANNE, "cat image/anneq/wait >/dev/null"), 0);
+    assert_int_equal(as(ANNE, "echo >image/anneq/cancel; cat image/anneq/wait >/dev/null"), 0);
     assert_int_equal(as(BERT, "cat image/bertq/wait >/dev/null"), 0);
 }
 

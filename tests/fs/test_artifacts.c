@@ -110,7 +110,7 @@ static void a_reader_is_not_disturbed_by_the_next_run(void **state)
     char *map = mmap(NULL, (size_t)before.st_size, PROT_READ, MAP_SHARED, fd, 0);
     assert_ptr_not_equal(map, MAP_FAILED);
     draw(m, "again", "prompt = two\nseed = 2\n");
-    for (int i = 0; i < 200; i++) { /* `wait` may have spoken of the first run */
+    for (int i = 0; i < 3000; i++) { /* `wait` may have spoken of the first run */
         assert_int_equal(stat(artifact(m, "again"), &after), 0);
         if (after.st_ino != before.st_ino)
             break;

@@ -205,10 +205,15 @@ static void cancelling_one_of_a_batch_spares_the_others(void **state)
     bench_wait_running(&b, 1);
     bench_submit(&b, 2, 0, MODALITY_IMAGE, "prompt = two\n");
     bench_submit(&b, 3, 1, MODALITY_IMAGE, "prompt = three\n");
-    b.script.step_ms = 100;
+    b.script.hold_step = 1;
     b.script.block = 0;
-    bench_wait_running(&b, 2);
+    bench_wait_step(&b, 1, 1);
+    b.script.hold_step = 2; /* the first one goes on, the two are held */
+    bench_wait_step(&b, 1, 2);
+    b.script.hold_step = 1;
+    bench_wait_step(&b, 2, 1);
     jobs_cancel(b.jobs, 2);
+    b.script.hold_step = 0;
     assert_int_equal(bench_wait(&b, 2).state, JOB_CANCELLED);
     assert_int_equal(bench_wait(&b, 3).state, JOB_DONE);
     bench_stop(&b);
@@ -253,14 +258,14 @@ static void a_run_over_its_time_fails(void **state)
 {
     (void)state;
     struct jobs_bench b;
-    bench_start(&b, "[image_quick]\nomni_model_id = alpha\nmodality = image\ntimeout = 1\n"
+    bench_start(&b, "[image_quick]\nomni_model_id = alpha\nmodality = image\ntimeout = 4\n"
                     "default_size = 32x32\n");
-    b.script.step_ms = 1500;
+    b.script.block = 1;
     bench_submit(&b, 1, 0, MODALITY_IMAGE, "prompt = a\nprofile = image_quick\n");
     struct job_view v = bench_wait(&b, 1);
     assert_int_equal(v.state, JOB_FAILED);
-    assert_contains(v.error, "longer than the 1 seconds that image_quick allows");
-    b.script.step_ms = 0;
+    assert_contains(v.error, "longer than the 4 seconds that image_quick allows");
+    b.script.block = 0;
     bench_submit(&b, 2, 0, MODALITY_IMAGE, "prompt = a\nprofile = image_quick\n");
     assert_int_equal(bench_wait(&b, 2).state, JOB_DONE);
     bench_stop(&b);
@@ -511,9 +516,11 @@ static void a_stop_waits_for_what_is_nearly_done(void **state)
     struct jobs_bench b;
     bench_start(&b, "");
     b.script.step_ms = 30;
+    b.script.block = 1;
     bench_submit(&b, 1, 0, MODALITY_IMAGE, A_PICTURE);
     bench_wait_running(&b, 1);
-    jobs_stop(b.jobs, 10);
+    b.script.block = 0;
+    jobs_stop(b.jobs, 60);
     bench_publish(&b); /* the face still delivers */
     struct job_view v;
     assert_int_equal(jobs_view(b.jobs, 1, &v), 0);
@@ -527,24 +534,21 @@ static void daemon_to_be_killed(const char *store)
     struct jobs_bench b;
     bench_start_at(&b, store, "");
     b.hold_publications = true;
-    struct job_view v;
     bench_submit(&b, 1, 0, MODALITY_IMAGE, "prompt = finished\n");
-    do
-        jobs_view(b.jobs, 1, &v);
-    while (v.state != JOB_PUBLISHING);
+    bench_wait_state(&b, 1, JOB_PUBLISHING);
     b.script.block = 1;
     bench_submit(&b, 2, 0, MODALITY_IMAGE, "prompt = running\n");
+    bench_wait_running(&b, 2); /* another user's would go first */
     bench_submit(&b, 3, 1, MODALITY_IMAGE, "prompt = waiting\nsteps = 9\n");
-    bench_wait_running(&b, 2);
     raise(SIGKILL);
 }
 
 static void after_kill_9_every_job_has_exactly_one_result(void **state)
 {
     (void)state;
-    char store[] = "/tmp/omnifs-test-XXXXXX";
+    char store[SCRATCH_SIZE];
     struct jobs_bench b;
-    assert_non_null(mkdtemp(store));
+    assert_non_null(mkdtemp(scratch_name(store, "omnifs-test-XXXXXX")));
     fflush(NULL);
     pid_t child = fork();
     if (child == 0) {
@@ -571,14 +575,11 @@ static void what_was_finished_is_published_after_a_restart_once(void **state)
 {
     (void)state;
     struct jobs_bench b;
-    struct job_view v;
     struct publication p;
     bench_start(&b, "");
     b.hold_publications = true;
     bench_submit(&b, 1, 0, MODALITY_IMAGE, A_PICTURE);
-    do
-        assert_int_equal(jobs_view(b.jobs, 1, &v), 0);
-    while (v.state != JOB_PUBLISHING);
+    bench_wait_state(&b, 1, JOB_PUBLISHING);
     bench_restart(&b, 10);
     assert_true(jobs_next_publication(b.jobs, &p));
     assert_int_equal(p.count, 2);
@@ -636,7 +637,7 @@ static void fill_disk(const char *path, off_t left)
 static void live_through_a_full_disk(void **state)
 {
     struct jobs_bench b;
-    char store[64], filler[64];
+    char store[SCRATCH_SIZE + 8], filler[SCRATCH_SIZE + 8];
     snprintf(store, sizeof store, "%s/store", (const char *)*state);
     snprintf(filler, sizeof filler, "%s/filler", (const char *)*state);
     assert_int_equal(mkdir(store, 0700), 0);
@@ -659,8 +660,8 @@ static void a_full_disk_fails_the_job_and_not_the_daemon(void **state)
 {
     (void)state;
     enum { DONE, FAILED, NOT_ALLOWED };
-    char folder[] = "/tmp/omnifs-test-XXXXXX";
-    assert_non_null(mkdtemp(folder));
+    char folder[SCRATCH_SIZE];
+    assert_non_null(mkdtemp(scratch_name(folder, "omnifs-full-XXXXXX")));
     fflush(NULL);
     pid_t child = fork();
     if (child == 0) {
@@ -706,12 +707,13 @@ static void progress_previews_and_positions_are_seen(void **state)
     assert_contains(queue.data, "1 job of other users\n");
     assert_null(strstr(queue.data, "f1"));
     b.script.step_ms = 20;
+    b.script.hold_step = 6;
     b.script.block = 0;
-    do
-        jobs_view(b.jobs, 1, &v);
-    while (v.state == JOB_RUNNING && v.done < 6);
+    v = bench_wait_step(&b, 1, 6);
+    assert_int_equal(v.done, 6);
     assert_int_equal(v.total, 12);
-    assert_true(v.eta > 0 && v.eta < 5);
+    assert_true(v.eta >= 0.1 && v.eta < 120); /* as long as it took so far, and this was held */
+    b.script.hold_step = 0;
     for (int i = 1; i <= 3; i++)
         bench_wait(&b, i);
     assert_true(b.previews >= 2);
@@ -813,10 +815,8 @@ static void a_changed_registry_is_taken_over_and_a_bad_one_is_not(void **state)
     assert_contains(e.text, "store_bytes \"lots\" is not a size");
     assert_true(jobs_limit_store_bytes(b.jobs) == 1 << 20);
     bench_registry(&b, "[limits]\nstore_bytes = 2M\n");
-    for (int i = 0; i < 400 && jobs_limit_store_bytes(b.jobs) != 2 << 20; i++) {
-        struct timespec t = {0, 25000000};
-        nanosleep(&t, NULL); /* noticed by itself */
-    }
+    for (int i = 0; i < 4000 && jobs_limit_store_bytes(b.jobs) != 2 << 20; i++)
+        bench_pause(25); /* noticed by itself */
     assert_true(jobs_limit_store_bytes(b.jobs) == 2 << 20);
     assert_true(b.told_limit == 2 << 20); /* the face enforces it */
     assert_int_equal(b.reloads, 1);
@@ -835,10 +835,8 @@ static void work_folders_do_not_pile_up(void **state)
     }
     bench_restart(&b, 10);
     snprintf(path, sizeof path, "%s/work", b.store);
-    for (int i = 0; i < 400 && rmdir(path); i++) { /* it goes when it is empty */
-        struct timespec t = {0, 25000000};
-        nanosleep(&t, NULL);
-    }
+    for (int i = 0; i < 4000 && rmdir(path); i++) /* it goes when it is empty */
+        bench_pause(25);
     assert_int_equal(access(path, F_OK), -1);
     bench_stop(&b);
 }

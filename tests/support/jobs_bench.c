@@ -15,9 +15,10 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "scratch.h"
 
-#define WAIT_MS 30000
+#define WAIT 120 /* seconds */
 
 static const char profiles[] = "[image_default]\nomni_model_id = alpha\nmodality = image\n"
                                "default_size = 32x32\nmax_resolution = 512x512\nsteps = 4\n"
@@ -145,8 +146,8 @@ void bench_start_at(struct jobs_bench *b, const char *store, const char *registr
 
 void bench_start(struct jobs_bench *b, const char *registry)
 {
-    char store[] = "/tmp/omnifs-test-XXXXXX";
-    if (!mkdtemp(store))
+    char store[SCRATCH_SIZE];
+    if (!mkdtemp(scratch_name(store, "omnifs-test-XXXXXX")))
         fail_msg("no scratch folder");
     bench_start_at(b, store, registry);
 }
@@ -197,35 +198,50 @@ enum submit_result bench_submit(struct jobs_bench *b, int64_t folder, uid_t uid,
     return result;
 }
 
-static void pause_ms(int ms)
+void bench_pause(int ms)
 {
-    struct timespec t = {0, (long)ms * 1000000};
+    struct timespec t = {ms / 1000, (long)(ms % 1000) * 1000000};
     nanosleep(&t, NULL);
 }
 
 struct job_view bench_wait(struct jobs_bench *b, int64_t folder)
 {
     struct job_view v = {.state = JOB_QUEUED};
-    for (int ms = 0; ms < WAIT_MS; ms += 2) {
+    for (double end = clock_seconds() + WAIT; clock_seconds() < end; bench_pause(2)) {
         if (!b->hold_publications)
             bench_publish(b);
         if (!jobs_view(b->jobs, folder, &v) && job_state_final(v.state))
             return v;
-        pause_ms(2);
     }
     fail_msg("folder %d is still %s", (int)folder, job_state_names[v.state]);
     return v;
 }
 
+struct job_view bench_wait_step(struct jobs_bench *b, int64_t folder, int step)
+{
+    struct job_view v = {.state = JOB_QUEUED};
+    for (double end = clock_seconds() + WAIT; clock_seconds() < end; bench_pause(2))
+        if (!jobs_view(b->jobs, folder, &v) && v.state == JOB_RUNNING && v.stage == STAGE_DIFFUSE &&
+            v.done >= step)
+            return v;
+    fail_msg("folder %d is %s and does not come to step %d", (int)folder, job_state_names[v.state],
+             step);
+    return v;
+}
+
 void bench_wait_running(struct jobs_bench *b, int64_t folder)
 {
-    struct job_view v;
-    for (int ms = 0; ms < WAIT_MS; ms += 2) {
-        if (!jobs_view(b->jobs, folder, &v) && v.state == JOB_RUNNING && v.stage == STAGE_DIFFUSE)
+    bench_wait_step(b, folder, 0);
+}
+
+void bench_wait_state(struct jobs_bench *b, int64_t folder, enum job_state state)
+{
+    struct job_view v = {.state = JOB_QUEUED};
+    for (double end = clock_seconds() + WAIT; clock_seconds() < end; bench_pause(2))
+        if (!jobs_view(b->jobs, folder, &v) && v.state == state)
             return;
-        pause_ms(2);
-    }
-    fail_msg("folder %d does not run", (int)folder);
+    fail_msg("folder %d is %s and not %s", (int)folder, job_state_names[v.state],
+             job_state_names[state]);
 }
 
 struct published bench_published(struct jobs_bench *b, int64_t folder)

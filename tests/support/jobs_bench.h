@@ -43,10 +43,16 @@ void bench_registry(struct jobs_bench *b, const char *registry);
 /* Submits a prompt for a folder, by user 1000 + uid; returns the result. */
 enum submit_result bench_submit(struct jobs_bench *b, int64_t folder, uid_t uid, enum modality m,
                                 const char *text);
-/* Waits until the folder's job is in its final state (10 s, then the test fails). */
+/* The waits are for as long as a busy machine may need; then the test fails.
+ * Until the folder's job is in its final state. */
 struct job_view bench_wait(struct jobs_bench *b, int64_t folder);
-/* Waits until the folder's job runs. */
+/* Until the folder's job draws. The script must hold it there. */
 void bench_wait_running(struct jobs_bench *b, int64_t folder);
+/* … and `step` steps are done. */
+struct job_view bench_wait_step(struct jobs_bench *b, int64_t folder, int step);
+/* Until the folder's job is in that state. */
+void bench_wait_state(struct jobs_bench *b, int64_t folder, enum job_state state);
+void bench_pause(int ms);
 /* A copy of what was published last; times is 0 when nothing was. */
 struct published bench_published(struct jobs_bench *b, int64_t folder);
 /* Publishes what is ready (the face does so by itself unless hold_publications). */

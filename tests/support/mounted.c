@@ -22,10 +22,10 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "scratch.h"
 
-#define RING       8
-#define START_TIME 20.0 /* seconds; a sanitizer build on a busy machine is slow */
-#define END_TIME   30.0
+#define RING     8
+#define PATIENCE 60.0 /* seconds; a sanitizer build on a busy machine is slow */
 
 double now(void)
 {
@@ -76,8 +76,7 @@ static int make_scratch(struct mounted *m)
 {
     if (m->scratch[0])
         return 0;
-    snprintf(m->scratch, sizeof m->scratch, "/tmp/omnifs-test-XXXXXX");
-    if (!mkdtemp(m->scratch) || chmod(m->scratch, 0755))
+    if (!mkdtemp(scratch_name(m->scratch, "omnifs-test-XXXXXX")) || chmod(m->scratch, 0755))
         return -1;
     snprintf(m->store, sizeof m->store, "%s/store", m->scratch);
     snprintf(m->dir, sizeof m->dir, "%s/mnt", m->scratch);
@@ -129,7 +128,7 @@ int mounted_start(struct mounted *m, const char *options)
     m->daemon = fork();
     if (m->daemon == 0)
         exec_daemon(m, options);
-    double end = now() + START_TIME;
+    double end = now() + PATIENCE;
     int status;
     while (!answers(m)) {
         if (waitpid(m->daemon, &status, WNOHANG) == m->daemon) {
@@ -163,7 +162,7 @@ int mounted_end(struct mounted *m, int signal)
     if (!m->daemon)
         return -1;
     kill(m->daemon, signal);
-    int r = reap(m, END_TIME);
+    int r = reap(m, PATIENCE);
     if (r < 0) {
         fprintf(stderr, "the daemon does not end\n");
         mounted_kill(m);
@@ -174,7 +173,7 @@ int mounted_end(struct mounted *m, int signal)
 bool mounted_crash(struct mounted *m, int signal)
 {
     kill(m->daemon, signal);
-    return reap(m, 10) >= 0;
+    return reap(m, PATIENCE) >= 0;
 }
 
 void mounted_kill(struct mounted *m)
@@ -182,7 +181,7 @@ void mounted_kill(struct mounted *m)
     if (!m->daemon)
         return;
     kill(m->daemon, SIGKILL);
-    reap(m, END_TIME);
+    reap(m, PATIENCE);
     umount2(m->dir, MNT_DETACH);
 }
 
@@ -241,12 +240,27 @@ bool exists(const char *path)
     return !lstat(path, &st);
 }
 
-bool appears(const char *path, double seconds)
+bool appears(const char *path)
 {
-    for (double end = now() + seconds; now() < end; sleep_ms(10))
+    for (double end = now() + PATIENCE; now() < end; sleep_ms(5))
         if (exists(path))
             return true;
-    return exists(path);
+    return false;
+}
+
+bool shows(const char *path, const char *word)
+{
+    for (double end = now() + PATIENCE; now() < end; sleep_ms(5))
+        if (strstr(read_file(path), word))
+            return true;
+    return false;
+}
+
+bool runs(const struct mounted *m, const char *folder)
+{
+    char status[PATH_MAX]; /* shows() goes round the ring */
+    snprintf(status, sizeof status, "%s", mounted_path(m, "%s/status", folder));
+    return shows(status, "running ");
 }
 
 int mounted_submit(const struct mounted *m, const char *folder, const char *text)
@@ -381,14 +395,14 @@ static void note(struct events *e, const struct inotify_event *event)
                                  e->len ? ", " : "", kinds[i].name, event->len ? event->name : ".");
 }
 
-const char *events_end(struct events *e, int quiet_ms)
+const char *events_end(struct events *e, const char *last, int quiet_ms)
 {
     union {
         struct inotify_event align;
         char bytes[65536];
     } buf;
     struct pollfd p = {.fd = e->fd, .events = POLLIN};
-    while (poll(&p, 1, quiet_ms) > 0) {
+    while (poll(&p, 1, strstr(e->text, last) ? quiet_ms : (int)(1000 * PATIENCE)) > 0) {
         ssize_t n = read(e->fd, &buf, sizeof buf);
         for (char *at = buf.bytes; n > 0 && at < buf.bytes + n;) {
             const struct inotify_event *event = (const struct inotify_event *)(void *)at;

@@ -21,11 +21,11 @@ const char *mounted_impossible(void);
 /* Starts in the foreground, with `options` ("debounce=50", may be NULL), and waits until the mount
  * answers. 0 or -1 (with a line on stderr). The scratch folder is made by the first start. */
 int mounted_start(struct mounted *m, const char *options);
-/* Sends `signal`, waits at most 10 s for the daemon's end; its exit status, or -1. */
+/* Sends `signal`, waits a minute at most for the daemon's end; its exit status, or -1. */
 int mounted_end(struct mounted *m, int signal);
 /* kill -9 and lazy unmount. */
 void mounted_kill(struct mounted *m);
-/* Kills with `signal`; true when the daemon is gone within 10 s. The dead mount stays. */
+/* Kills with `signal`; true when the daemon is gone within a minute. The dead mount stays. */
 bool mounted_crash(struct mounted *m, int signal);
 void mounted_free(struct mounted *m); /* whatever state it is in */
 
@@ -37,8 +37,12 @@ int write_file(const char *path, const char *text);
 /* The file's text ("" when it cannot be read), in a ring of buffers of 4 KiB. */
 const char *read_file(const char *path);
 bool exists(const char *path);
-/* Waits until the file exists. */
-bool appears(const char *path, double seconds);
+/* Waits until the file exists, for as long as a busy machine may need. */
+bool appears(const char *path);
+/* … until its text holds `word`. */
+bool shows(const char *path, const char *word);
+/* … until FOLDER's job runs. */
+bool runs(const struct mounted *m, const char *folder);
 /* Reads FOLDER/wait: the final status line. */
 const char *wait_for(const struct mounted *m, const char *folder);
 /* How often the stub has drawn a prompt that holds `word`. */
@@ -64,7 +68,7 @@ struct events {
     size_t len;
 };
 int events_begin(struct events *e, const char *folder);
-/* What has come until nothing came for `quiet_ms`. */
-const char *events_end(struct events *e, int quiet_ms);
+/* What has come until `last` ("CLOSE_WRITE x") came and then nothing for `quiet_ms`. */
+const char *events_end(struct events *e, const char *last, int quiet_ms);
 
 #endif

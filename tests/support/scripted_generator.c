@@ -87,12 +87,20 @@ static bool wait_cancelled(const struct omni_callbacks *c, int ms)
     return c->cancelled && c->cancelled(c->ctx);
 }
 
+/* Waits while `gate` is `closed`; true when cancelled. */
+static bool wait_at(const atomic_int *gate, int closed, const struct omni_callbacks *c)
+{
+    while (*gate == closed)
+        if (wait_cancelled(c, 5))
+            return true;
+    return false;
+}
+
 static bool play(struct script *s, const struct omni_callbacks *c, int count, int steps,
                  const struct picture *p)
 {
-    while (s->block)
-        if (wait_cancelled(c, 5))
-            return false;
+    if (wait_at(&s->block, 1, c))
+        return false;
     for (int step = 1; step <= steps; step++) {
         if (wait_cancelled(c, s->step_ms))
             return false;
@@ -101,6 +109,8 @@ static bool play(struct script *s, const struct omni_callbacks *c, int count, in
         for (int i = 0; i < count && c->preview && c->preview_every; i++)
             if (step % c->preview_every == 0)
                 c->preview(c->ctx, i, step, p);
+        if (wait_at(&s->hold_step, step, c))
+            return false;
     }
     return true;
 }

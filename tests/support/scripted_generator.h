@@ -17,6 +17,7 @@ struct script {
     atomic_ullong weight_bytes;  /* of every model */
     atomic_ullong picture_bytes; /* that plan says for each picture */
     atomic_int block;            /* wait before the first step until this is 0 */
+    atomic_int hold_step;        /* wait after this step until this is 0 */
     int size_multiple;
     int max_frames; /* more are refused by plan; 0: no video */
     bool reads_references;

@@ -51,6 +51,15 @@ gives() {
     return 1
 }
 
+# soon COMMAND …: tries until the command succeeds, for as long as a busy machine may need.
+soon() {
+    local soon_end=$((SECONDS + 60))
+    until "$@"; do
+        [ $SECONDS -lt $soon_end ] || return 1
+        sleep 0.1
+    done
+}
+
 # mount_at DIR [OPTION …]: mounts with a store beside DIR; unmounted at the end.
 mount_at() {
     local dir=$1
