@@ -14,7 +14,7 @@
 
 #include "../support/mounted.h"
 
-#define DEBOUNCE 80 /* ms */
+#define DEBOUNCE 250 /* ms */
 
 static struct mounted m;
 
@@ -22,7 +22,7 @@ static int setup(void **state)
 {
     (void)state;
     char options[32];
-    snprintf(options, sizeof options, "debounce=%d,grace=800", DEBOUNCE);
+    snprintf(options, sizeof options, "debounce=%d,grace=6000", DEBOUNCE);
     return mounted_start(&m, options);
 }
 
