@@ -9,8 +9,11 @@ set -eu
 box=$1 target=$2 count=${3:-0}
 mkdir -p "$target"
 
+exec 3< <(exec inotifywait -q -m -r -e close_write -e moved_to --format '%w%f' "$box")
+watcher=$!
+trap 'kill "$watcher"' EXIT
 collected=0
-while IFS= read -r file; do
+while IFS= read -r file <&3; do
     case $file in
     */metadata.json) ;;
     *) continue ;;
@@ -23,4 +26,4 @@ while IFS= read -r file; do
     echo "collected $(basename "$job")"
     collected=$((collected + 1))
     [ "$collected" = "$count" ] && break
-done < <(exec inotifywait -q -m -r -e close_write -e moved_to --format '%w%f' "$box")
+done

@@ -250,17 +250,17 @@ bool appears(const char *path)
 
 bool shows(const char *path, const char *word)
 {
+    char copy[PATH_MAX]; /* reading goes round the ring in which the path may lie */
+    snprintf(copy, sizeof copy, "%s", path);
     for (double end = now() + PATIENCE; now() < end; sleep_ms(5))
-        if (strstr(read_file(path), word))
+        if (strstr(read_file(copy), word))
             return true;
     return false;
 }
 
 bool runs(const struct mounted *m, const char *folder)
 {
-    char status[PATH_MAX]; /* shows() goes round the ring */
-    snprintf(status, sizeof status, "%s", mounted_path(m, "%s/status", folder));
-    return shows(status, "running ");
+    return shows(mounted_path(m, "%s/status", folder), "running ");
 }
 
 int mounted_submit(const struct mounted *m, const char *folder, const char *text)
