@@ -25,12 +25,15 @@ static const struct cli_usage usage = {
 static const struct section {
     const char *name, *title;
     int (*measure)(struct bench *b, json_t *rows, struct err *e);
+    bool synthetic; /* only with --synthetic, and then alone */
 } sections[] = {
-    {"machine", "The machine's floor", bench_machine},
-    {"stages", "Requests by stage, seconds", bench_stages},
-    {"work", "One request of the first profile's model, by kind of operation", bench_work},
-    {"operations", "Operations by shape", bench_operations},
-    {"files", "Files, beside the same calls on the disk below", bench_files},
+    {"machine", "The machine's floor", bench_machine, false},
+    {"drawing", "One picture of a model without files, seconds", bench_drawing, true},
+    {"products", "What it is made of, the longest first", bench_products, true},
+    {"stages", "Requests by stage, seconds", bench_stages, false},
+    {"work", "One request of the first profile's model, by kind of operation", bench_work, false},
+    {"operations", "Operations by shape", bench_operations, false},
+    {"files", "Files, beside the same calls on the disk below", bench_files, false},
 };
 
 static int compare(const void *a, const void *b)
@@ -91,8 +94,13 @@ static void print_rows(const json_t *rows)
 }
 
 /* Was the section asked for (or none at all)? The machine's peak is what others refer to. */
-static bool wanted(const struct cli_words *chosen, const char *name)
+static bool wanted(const struct bench *b, const struct cli_words *chosen, size_t section)
 {
+    const char *name = sections[section].name;
+    if (b->synthetic)
+        return section == 0 || sections[section].synthetic;
+    if (sections[section].synthetic)
+        return false;
     for (int i = 0; i < chosen->count; i++)
         if (!strcmp(chosen->words[i], name))
             return true;
@@ -120,7 +128,7 @@ static int measure_all(struct bench *b, const struct cli_words *chosen, bool jso
     int code = CLI_DONE;
     for (size_t i = 0; i < ARRAY_LEN(sections); i++) {
         struct err e = {0};
-        if (!wanted(chosen, sections[i].name))
+        if (!wanted(b, chosen, i))
             continue;
         json_t *rows = json_array();
         if (sections[i].measure(b, rows, &e))
@@ -140,14 +148,33 @@ static int measure_all(struct bench *b, const struct cli_words *chosen, bool jso
     return code;
 }
 
+/* --size and --steps. */
+static int read_picture(struct bench *b, const char *size, const char *steps)
+{
+    char end;
+    if (size && (sscanf(size, "%dx%d%c", &b->width, &b->height, &end) != 2 || b->width < 1 ||
+                 b->height < 1))
+        return cli_fail(NAME, CLI_USAGE, "--size is %s, expected WIDTHxHEIGHT", size);
+    if (steps && (sscanf(steps, "%d%c", &b->steps, &end) != 1 || b->steps < 1))
+        return cli_fail(NAME, CLI_USAGE, "--steps is %s, expected a number from 1", steps);
+    if ((size || steps) && !b->synthetic)
+        return cli_fail(NAME, CLI_USAGE, "--size and --steps belong to --synthetic");
+    return CLI_CONTINUE;
+}
+
 int cmd_bench(int argc, char **argv)
 {
     bool json = false;
+    const char *synthetic = NULL, *size = NULL, *steps = NULL;
     struct cli_words chosen __attribute__((cleanup(cli_words_free))) = {0};
     const struct cli_option options[] = {
         {"json", 'j', CLI_FLAG, NULL, "print JSON", &json},
         {"section", 's', CLI_MANY, "NAME", "only machine, stages, work, operations or files",
          &chosen},
+        {"synthetic", 0, CLI_TEXT, "MODEL",
+         "measure klein-4b, zimage, sdxl or sd15 with weights made up on the spot", &synthetic},
+        {"size", 0, CLI_TEXT, "WxH", "of the synthetic model's picture", &size},
+        {"steps", 0, CLI_TEXT, "N", "of the synthetic model's picture", &steps},
         {0},
     };
     AUTO_WORDS struct cli_words words;
@@ -155,6 +182,9 @@ int cmd_bench(int argc, char **argv)
     if (code == CLI_CONTINUE)
         code = check_chosen(&chosen);
     if (code != CLI_CONTINUE)
+        return code;
+    struct bench b = {.profiles = &words, .synthetic = synthetic};
+    if ((code = read_picture(&b, size, steps)) != CLI_CONTINUE)
         return code;
     struct err e = {0};
     struct registry *registry = NULL;
@@ -164,9 +194,11 @@ int cmd_bench(int argc, char **argv)
                    registry->devices.memory, registry->devices.threads, &models, &e)) {
         code = cli_fail(NAME, CLI_FAILED, "%s", e.text);
     } else {
-        struct bench b = {.registry = registry, .models = models, .profiles = &words};
+        b.registry = registry;
+        b.models = models;
         code = measure_all(&b, &chosen, json);
     }
+    json_decref(b.products);
     models_free(models);
     registry_unref(registry);
     return code;

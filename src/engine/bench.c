@@ -354,3 +354,20 @@ int omni_bench_ops(struct backend *b, double seconds,
     }
     return 0;
 }
+
+int omni_bench_library(struct backend *b, enum dtype compute, int64_t m, int64_t k, int64_t n,
+                       double *seconds, struct err *e)
+{
+    struct bench t = {
+        .b = b, .compute = compute, .seconds = SECONDS, .n = (const int64_t[]){m, k, n}};
+    t.o = ops_new(b, compute, ARENA, e);
+    if (!t.o)
+        return e->code;
+    linear_operands(&t);
+    *seconds = ops_error(t.o, NULL) ? 0 : library_seconds(&t);
+    int rc = ops_error(t.o, e);
+    tensor_weight_free(t.w);
+    free(t.host);
+    ops_free(t.o);
+    return rc;
+}

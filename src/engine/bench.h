@@ -22,4 +22,9 @@ int omni_bench_ops(struct backend *b, double seconds,
                    bool (*row)(void *ctx, const struct omni_bench_row *r), void *ctx,
                    struct err *e);
 
+/* Seconds of the best of some products x[m, k] · w[n, k]ᵀ in oneDNN alone, operands ready in the
+ * compute type and its favourite order. */
+int omni_bench_library(struct backend *b, enum dtype compute, int64_t m, int64_t k, int64_t n,
+                       double *seconds, struct err *e);
+
 #endif

@@ -9,6 +9,7 @@
 
 #include "base/cleanup.h"
 #include "base/str.h"
+#include "engine/synthetic.h"
 
 static char *join(const char *folder, const char *name)
 {
@@ -195,11 +196,32 @@ static int open_single(struct checkpoint *c, struct err *e)
     return single_file_index(c->file, &c->index, e);
 }
 
+static int open_synthetic(struct checkpoint *c, const char *name, struct err *e)
+{
+    c->synthetic = synthetic_find(name);
+    if (!c->synthetic)
+        return err_set(e, -ENOENT,
+                       "there is no synthetic model %s; there are klein-4b, zimage, "
+                       "sdxl and sd15",
+                       name);
+    c->folder = strdup(c->path);
+    if (!c->folder)
+        return err_nomem(e);
+    const char *index = c->synthetic->index;
+    if (config_parse(c->path, index, strlen(index), &c->index, e) != 0)
+        return e->code;
+    c->class_name = config_string(c->index, "_class_name", "");
+    return config_error(c->index, e);
+}
+
 int checkpoint_open(struct checkpoint *c, const char *path, struct err *e)
 {
+    static const size_t prefix = sizeof SYNTHETIC_PREFIX - 1;
     *c = (struct checkpoint){.path = strdup(path)};
     if (!c->path)
         return err_nomem(e);
+    if (strncmp(path, SYNTHETIC_PREFIX, prefix) == 0)
+        return open_synthetic(c, path + prefix, e);
     struct stat st;
     if (stat(path, &st) != 0)
         return err_set(e, -ENOENT,
@@ -232,6 +254,9 @@ void checkpoint_close(struct checkpoint *c)
 
 int checkpoint_scheduler(const struct checkpoint *c, struct config **out, struct err *e)
 {
+    const char *made = c->synthetic ? c->synthetic->scheduler : NULL;
+    if (made)
+        return config_parse(c->path, made, strlen(made), out, e);
     AUTO_FREE char *path = checkpoint_file(c, "scheduler/scheduler_config.json");
     if (!path)
         return err_nomem(e);
@@ -295,10 +320,31 @@ static int open_from_file(const struct checkpoint *c, const char *name, struct p
     return rc;
 }
 
+static int open_made(const struct checkpoint *c, const char *name, struct part *p, struct err *e)
+{
+    const struct synthetic_part *from = c->synthetic->parts;
+    while (from < c->synthetic->parts + SYNTHETIC_PARTS && from->name && strcmp(from->name, name))
+        from++;
+    if (from == c->synthetic->parts + SYNTHETIC_PARTS || !from->name)
+        return err_set(e, -ENOENT, "%s has no part %s", c->path, name);
+    snprintf(p->name, sizeof(p->name), "%s", name);
+    int rc = config_parse(c->path, from->config, strlen(from->config), &p->config, e);
+    if (rc == 0)
+        rc = part_read_class(p, e);
+    if (rc == 0)
+        rc = weights_synthetic(c->path, &p->weights, e);
+    p->loader.weights = p->weights;
+    if (rc != 0)
+        part_close(p);
+    return rc;
+}
+
 int checkpoint_peek(struct checkpoint *c, const char *name, const char *stem, struct part *out,
                     struct err *e)
 {
     *out = (struct part){0};
+    if (c->synthetic && !elsewhere(c, name, strlen(name)))
+        return open_made(c, name, out, e);
     if (c->file && single_file_has(c->file, name) && !elsewhere(c, name, strlen(name)))
         return open_from_file(c, name, out, e);
     AUTO_FREE char *folder = NULL;

@@ -28,9 +28,10 @@ struct part {
 };
 
 struct checkpoint {
-    char *path;               /* as it was given */
-    char *folder;             /* where parts are looked for */
-    struct single_file *file; /* NULL: all parts are in folders */
+    char *path;                              /* as it was given */
+    char *folder;                            /* where parts are looked for */
+    const struct synthetic_model *synthetic; /* configs and weights without files, or NULL */
+    struct single_file *file;                /* NULL: all parts are in folders */
     const struct omni_part
         *elsewhere; /* parts that lie elsewhere, borrowed while parts are opened */
     int elsewhere_count;

@@ -111,7 +111,8 @@ int model_open(struct omni_model *m, const char *path, const struct omni_load_op
     m->adapters = adapters_new(m);
     if (!m->adapters)
         return err_nomem(e);
-    return shapes_only ? 0 : fingerprint(&m->checkpoint, m->info.sha256, e);
+    return shapes_only || m->checkpoint.synthetic ? 0
+                                                  : fingerprint(&m->checkpoint, m->info.sha256, e);
 }
 
 void model_close(struct omni_model *m)

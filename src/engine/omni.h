@@ -127,6 +127,10 @@ struct omni_callbacks {
      * `preview_every` steps (0: never). */
     void (*preview)(void *ctx, int index, int step, const struct picture *p);
     int preview_every;
+    /* After each matrix product, convolution and attention: "linear", "conv" or "attention", its
+     * shape ("1536x3072 · 3072x3072"), two operations a multiply-add, seconds. */
+    void (*operation)(void *ctx, const char *kind, const char *shape, uint64_t flops,
+                      double seconds);
 };
 
 struct omni_result {

@@ -174,15 +174,16 @@ static void decode(struct run *r)
 
 /* ---- a whole run ---- */
 
+static const char *const kind_names[OP_KINDS] = {
+    [OP_LINEAR] = "linear", [OP_CONV] = "conv",           [OP_ATTENTION] = "attention",
+    [OP_NORM] = "norm",     [OP_POINTWISE] = "pointwise", [OP_MOVE] = "move"};
+
 static void count_work(struct run *r)
 {
-    static const char *const names[OP_KINDS] = {
-        [OP_LINEAR] = "linear", [OP_CONV] = "conv",           [OP_ATTENTION] = "attention",
-        [OP_NORM] = "norm",     [OP_POINTWISE] = "pointwise", [OP_MOVE] = "move"};
     const struct op_stats *s = ops_stats(r->o);
     for (int i = 0; i < OP_KINDS && i < OMNI_WORK_KINDS; i++)
         r->timings.work[i] =
-            (struct omni_work){names[i], s[i].calls, s[i].flops, s[i].bytes, s[i].seconds};
+            (struct omni_work){kind_names[i], s[i].calls, s[i].flops, s[i].bytes, s[i].seconds};
 }
 
 static int run_all(struct run *r, struct err *e)
@@ -302,6 +303,12 @@ static int seed_all(struct run *r, struct err *e)
     return 0;
 }
 
+static void trace(void *ctx, enum op_kind kind, const char *shape, uint64_t flops, double seconds)
+{
+    const struct omni_callbacks *cb = ctx;
+    cb->operation(cb->ctx, kind_names[kind], shape, flops, seconds);
+}
+
 static int run_generate(struct run *r, struct err *e)
 {
     uint64_t bytes = 0;
@@ -310,6 +317,8 @@ static int run_generate(struct run *r, struct err *e)
     r->o = ops_new(r->m->device.backend, r->m->checkpoint.compute, bytes, e);
     if (!r->o)
         return e->code;
+    if (r->cb->operation)
+        ops_set_trace(r->o, trace, (void *)(uintptr_t)r->cb); /* only read */
     r->by_turns = !residency_fits(r->m, bytes);
     ops_set_cancel(r->o, r->cb->cancelled, r->cb->ctx);
     int rc = run_all(r, e);

@@ -199,7 +199,11 @@ static int draw_part(struct batch *b, struct err *e)
     for (int i = b->at; i < b->at + b->now; i++)
         if (planned > b->items[i].run->planned_bytes)
             b->items[i].run->planned_bytes = planned;
-    struct omni_callbacks callbacks = {b, on_progress, all_cancelled, on_preview, preview_every(b)};
+    struct omni_callbacks callbacks = {.ctx = b,
+                                       .progress = on_progress,
+                                       .cancelled = all_cancelled,
+                                       .preview = on_preview,
+                                       .preview_every = preview_every(b)};
     struct omni_result *results = calloc((size_t)b->now, sizeof *results);
     struct omni_timings timings = {0};
     if (!results)

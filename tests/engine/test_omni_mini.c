@@ -305,7 +305,7 @@ static bool watch_cancelled(void *ctx)
 static void callbacks_see_every_step_and_previews(void **state)
 {
     struct watch w = {0};
-    struct omni_callbacks cb = {&w, watch_progress, watch_cancelled, watch_preview, 2};
+    struct omni_callbacks cb = {&w, watch_progress, watch_cancelled, watch_preview, 2, NULL};
     struct omni_request r = request("a green leaf", 64, 64, 6, 1);
     struct omni_result result;
     generate(*state, &r, 1, &cb, &result, NULL);
@@ -320,7 +320,7 @@ static void callbacks_see_every_step_and_previews(void **state)
 static void previews_do_not_change_the_picture(void **state)
 {
     struct watch w = {0};
-    struct omni_callbacks cb = {&w, NULL, NULL, watch_preview, 1};
+    struct omni_callbacks cb = {&w, NULL, NULL, watch_preview, 1, NULL};
     struct omni_request r = request("a green leaf", 64, 64, 3, 1);
     struct omni_result with, without;
     generate(*state, &r, 1, &cb, &with, NULL);
@@ -333,7 +333,7 @@ static void previews_do_not_change_the_picture(void **state)
 static void cancel_ends_the_call_within_half_a_second(void **state)
 {
     struct watch w = {.cancel_after = 1};
-    struct omni_callbacks cb = {&w, watch_progress, watch_cancelled, NULL, 0};
+    struct omni_callbacks cb = {&w, watch_progress, watch_cancelled, NULL, 0, NULL};
     struct omni_request r = request("a castle", 512, 512, 100, 1);
     struct omni_result result;
     struct err e = {0};

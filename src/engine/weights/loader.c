@@ -8,6 +8,7 @@
 #include "base/str.h"
 #include "engine/backend.h"
 #include "engine/weights/half.h"
+#include "engine/weights/synthetic.h"
 #include "engine/weights/usage.h"
 #include "engine/weights/weights.h"
 
@@ -134,6 +135,12 @@ static struct tensor *make(struct weight_loader *l, const struct weights_entry *
     return made;
 }
 
+/* Of tensors that a model can do without, synthetic weights have what no published one lacks. */
+static bool made_if_optional(const char *name)
+{
+    return strcmp(name, "text_projection.weight") == 0;
+}
+
 static struct tensor *load(struct weight_loader *l, int rank, const int64_t *dims, bool optional,
                            const char *fmt, va_list ap)
 {
@@ -141,9 +148,11 @@ static struct tensor *load(struct weight_loader *l, int rank, const int64_t *dim
     if (l->err.code || !full_name(l, name, fmt, ap))
         return NULL;
     const struct weights_entry *t = weights_use(l->weights, name);
+    if (weights_made(l->weights) && (!optional || made_if_optional(name)))
+        t = synthetic_entry(weights_made(l->weights), name, rank, dims, &l->err);
     if (t)
         return make(l, t, rank, dims);
-    if (!optional)
+    if (!optional && !l->err.code)
         err_set(&l->err, -ENOENT, "%s: tensor '%s' is missing, expected with shape %s",
                 weights_path(l->weights), name, shape_text(rank, dims, expected));
     return NULL;

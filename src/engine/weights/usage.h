@@ -6,5 +6,8 @@
 
 /* weights_find that also marks the tensor as used. */
 const struct weights_entry *weights_use(struct weights *w, const char *name);
+struct synthetic;
+/* Where tensors come from that no file has; NULL for weights from files. */
+struct synthetic *weights_made(const struct weights *w);
 
 #endif

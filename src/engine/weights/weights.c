@@ -15,6 +15,7 @@
 #include "base/str.h"
 #include "engine/weights/file.h"
 #include "engine/weights/rename.h"
+#include "engine/weights/synthetic.h"
 #include "engine/weights/usage.h"
 
 enum { INDEX_LIMIT = 32 << 20, SHARD_LIMIT = 4096 };
@@ -26,6 +27,7 @@ struct weights {
     const struct weights_entry **entries; /* [count], sorted by name */
     bool *used;                           /* [count] */
     size_t count;
+    struct synthetic *made; /* in place of files */
 };
 
 /* How files of a part are called; %s is the stem. Variants come last: who has both wants the
@@ -247,10 +249,27 @@ int weights_open_renamed(const char *path, const char *prefix, const struct rena
     return code;
 }
 
+int weights_synthetic(const char *path, struct weights **out, struct err *e)
+{
+    struct weights *w = calloc(1, sizeof *w);
+    if (!w || !(w->path = strdup(path)) || !(w->made = synthetic_new(path))) {
+        weights_close(w);
+        return err_nomem(e);
+    }
+    *out = w;
+    return 0;
+}
+
+struct synthetic *weights_made(const struct weights *w)
+{
+    return w->made;
+}
+
 void weights_close(struct weights *w)
 {
     if (!w)
         return;
+    synthetic_free(w->made);
     for (size_t i = 0; i < w->file_count; i++)
         weights_file_close(&w->files[i]);
     free(w->files);

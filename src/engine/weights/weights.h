@@ -38,6 +38,8 @@ int weights_open(const char *path, const char *stem, struct weights **out, struc
 struct rename_rule;
 int weights_open_renamed(const char *path, const char *prefix, const struct rename_rule *rules,
                          struct weights **out, struct err *e);
+/* No files: a loader gets whatever it asks for (synthetic.h), to measure. */
+int weights_synthetic(const char *path, struct weights **out, struct err *e);
 void weights_close(struct weights *w);
 const char *weights_path(const struct weights *w);
 size_t weights_count(const struct weights *w);

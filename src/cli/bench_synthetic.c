@@ -1,0 +1,228 @@
+/* `omnifs bench --synthetic`: one picture of a published model's full shapes with weights made up
+ * on the spot, by stage and by product, each product beside oneDNN alone. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/str.h"
+#include "cli/bench.h"
+#include "engine/backend.h"
+#include "engine/bench.h"
+#include "engine/omni.h"
+#include "engine/synthetic.h"
+#include "job/models.h"
+#include "job/registry.h"
+
+#define LISTED 24 /* products in the table */
+
+/* ---- a tokenizer ---- */
+
+/* CLIP's form with single characters: enough for a prompt. */
+static int write_tokenizer(const char *folder, struct err *e)
+{
+    AUTO_STR struct str vocabulary = {0}, path = {0}, merges = {0};
+    int id = 0;
+    str_add(&vocabulary, "{");
+    for (int end = 0; end < 2; end++)
+        for (char c = '!'; c <= '~'; c++)
+            str_addf(&vocabulary, "\"%s%c%s\": %d, ", c == '"' || c == '\\' ? "\\" : "", c,
+                     end ? "</w>" : "", id++);
+    str_addf(&vocabulary, "\"<|startoftext|>\": %d, \"<|endoftext|>\": %d}", id, id + 1);
+    str_addf(&path, "%s/vocab.json", folder);
+    str_addf(&merges, "%s/merges.txt", folder);
+    if (vocabulary.failed || path.failed || merges.failed)
+        return err_nomem(e);
+    static const char version[] = "#version: 0.2\na p\n";
+    FILE *v = fopen(path.data, "we"), *m = fopen(merges.data, "we");
+    bool ok = v && m && fputs(vocabulary.data, v) >= 0 && fputs(version, m) >= 0;
+    ok = (!v || fclose(v) == 0) && ok;
+    ok = (!m || fclose(m) == 0) && ok;
+    return ok ? 0 : err_set(e, -EIO, "%s: a tokenizer could not be written", folder);
+}
+
+static int find_tokenizer(const struct synthetic_model *model, const char *folder, char *out,
+                          size_t size, struct err *e)
+{
+    char path[REGISTRY_PATH_SIZE];
+    if (strcmp(model->tokenizer, "clip") == 0) {
+        snprintf(out, size, "%s", folder);
+        return write_tokenizer(folder, e);
+    }
+    if (model_find("omni-mini", path, e) != 0)
+        return e->code;
+    snprintf(out, size, "%s/tokenizer", path);
+    return 0;
+}
+
+/* ---- products ---- */
+
+/* Adds an operation to the row of its kind and shape; `ctx` is an array of rows. */
+static void count_operation(void *ctx, const char *kind, const char *shape, uint64_t flops,
+                            double seconds)
+{
+    json_t *rows = ctx, *row = NULL;
+    size_t i;
+    json_array_foreach(rows, i, row)
+    {
+        if (!strcmp(json_string_value(json_object_get(row, "shape")), shape) &&
+            !strcmp(json_string_value(json_object_get(row, "kind")), kind))
+            break;
+    }
+    if (i == json_array_size(rows)) {
+        row = json_pack("{s:s, s:s, s:i, s:f, s:f}", "kind", kind, "shape", shape, "calls", 0,
+                        "flops", 0.0, "seconds", 0.0);
+        json_array_append_new(rows, row);
+    }
+    json_t *calls = json_object_get(row, "calls"), *work = json_object_get(row, "flops");
+    json_t *time = json_object_get(row, "seconds");
+    json_integer_set(calls, json_integer_value(calls) + 1);
+    json_real_set(work, json_real_value(work) + (double)flops);
+    json_real_set(time, json_real_value(time) + seconds);
+}
+
+static double number(const json_t *row, const char *key)
+{
+    return json_number_value(json_object_get(row, key));
+}
+
+static int by_seconds(const void *a, const void *b)
+{
+    double x = number(*(json_t *const *)a, "seconds"), y = number(*(json_t *const *)b, "seconds");
+    return (x < y) - (x > y);
+}
+
+/* What oneDNN alone reaches on a linear's shape, as a part of 1; 0 where it is not compared. */
+static double of_library(struct backend *b, enum dtype compute, const json_t *row, struct err *e)
+{
+    int64_t m, k, same, n;
+    double alone = 0;
+    const char *shape = json_string_value(json_object_get(row, "shape"));
+    if (strcmp(json_string_value(json_object_get(row, "kind")), "linear") != 0 ||
+        sscanf(shape, "%" SCNd64 "x%" SCNd64 " · %" SCNd64 "x%" SCNd64, &m, &k, &same, &n) != 4 ||
+        omni_bench_library(b, compute, m, k, n, &alone, e) != 0)
+        return 0;
+    return alone * number(row, "calls") / number(row, "seconds");
+}
+
+static void add_product(json_t *rows, const char *kind, const char *shape, int64_t calls,
+                        double seconds, double flops, double whole, double peak, double library)
+{
+    double rate = seconds > 0 ? flops / seconds / 1e9 : 0;
+    json_array_append_new(rows, json_pack("{s:s, s:s, s:I, s:f, s:f, s:f, s:f, s:f}", "operation",
+                                          kind, "shape", shape, "calls", (json_int_t)calls, "s",
+                                          seconds, "% of time", 100 * seconds / whole, "GFLOP/s",
+                                          rate, "% of peak", peak > 0 ? 100 * rate / peak : 0,
+                                          "% of oneDNN", 100 * library));
+}
+
+int bench_products(struct bench *b, json_t *rows, struct err *e)
+{
+    const json_t *seen = json_object_get(b->products, "rows");
+    double whole = number(b->products, "seconds"), seconds = 0, flops = 0;
+    bool bf16 = json_is_true(json_object_get(b->products, "bf16"));
+    double peak = bf16 ? b->peak_bf16 : b->peak_fp32;
+    size_t count = json_array_size(seen);
+    AUTO_FREE json_t **order = calloc(count + 1, sizeof *order);
+    struct backend *backend = NULL;
+    int64_t calls = 0;
+    if (!order)
+        return err_nomem(e);
+    if (!count || cpu_backend_new(b->registry->devices.threads, &backend, e) != 0)
+        return e->code;
+    for (size_t i = 0; i < count; i++) {
+        order[i] = json_array_get(seen, i);
+        seconds += number(order[i], "seconds");
+        flops += number(order[i], "flops");
+        calls += (int64_t)number(order[i], "calls");
+    }
+    qsort(order, count, sizeof *order, by_seconds);
+    for (size_t i = 0; i < count && i < LISTED && !e->code; i++)
+        add_product(rows, json_string_value(json_object_get(order[i], "kind")),
+                    json_string_value(json_object_get(order[i], "shape")),
+                    (int64_t)number(order[i], "calls"), number(order[i], "seconds"),
+                    number(order[i], "flops"), whole, peak,
+                    of_library(backend, bf16 ? DTYPE_BF16 : DTYPE_F32, order[i], e));
+    add_product(rows, "all of them", "", calls, seconds, flops, whole, peak, 0);
+    backend_free(backend);
+    return e->code;
+}
+
+/* ---- the picture ---- */
+
+static int draw(struct bench *b, struct omni_model *m, json_t *seen, struct omni_request *r,
+                struct omni_result *result, struct omni_timings *t, struct err *e)
+{
+    const struct omni_model_info *info = omni_model_info(m);
+    const struct omni_callbacks callbacks = {.ctx = seen, .operation = count_operation};
+    *r = (struct omni_request){.mode = OMNI_TEXT_TO_IMAGE,
+                               .prompt = "a red apple, 3d render",
+                               .width = b->width ? b->width : info->default_width,
+                               .height = b->height ? b->height : info->default_height,
+                               .frames = 1,
+                               .steps = b->steps,
+                               .guidance = NAN,
+                               .seed = 1};
+    return omni_generate(m, r, 1, &callbacks, result, t, e);
+}
+
+static int measure(struct bench *b, const char *tokenizer, json_t *rows, struct err *e)
+{
+    char path[64], size[32];
+    const struct omni_part parts[] = {{"tokenizer", tokenizer}, {"tokenizer_2", tokenizer}};
+    const struct omni_load_options options = {.device = "cpu",
+                                              .threads = b->registry->devices.threads,
+                                              .memory = b->registry->devices.memory,
+                                              .parts = parts,
+                                              .part_count = ARRAY_LEN(parts)};
+    struct omni_model *m = NULL;
+    struct omni_request r;
+    struct omni_result result = {0};
+    struct omni_timings t = {0};
+    double start = clock_seconds();
+    snprintf(path, sizeof path, SYNTHETIC_PREFIX "%s", b->synthetic);
+    if (omni_model_load(path, &options, &m, e) != 0)
+        return e->code;
+    double loaded = clock_seconds() - start, whole = 0;
+    json_t *seen = json_array();
+    int rc = draw(b, m, seen, &r, &result, &t, e);
+    const struct omni_model_info *info = omni_model_info(m);
+    if (!rc) {
+        int steps = result.steps ? result.steps : 1;
+        whole = t.encode + t.steps + t.decode;
+        snprintf(size, sizeof size, "%dx%d, %s", r.width, r.height, info->precision);
+        json_array_append_new(
+            rows,
+            json_pack("{s:s, s:s, s:f, s:f, s:i, s:f, s:f, s:f, s:f, s:f, s:f}", "model",
+                      b->synthetic, "picture", size, "load", loaded, "encode", t.encode, "steps",
+                      result.steps, "s/step", t.steps / steps, "decode", t.decode, "total", whole,
+                      "weights MB", (double)info->weight_bytes / 1e6, "planned MB",
+                      (double)t.planned_bytes / 1e6, "used MB", (double)t.peak_bytes / 1e6));
+    }
+    b->products = json_pack("{s:o, s:f, s:b}", "rows", seen, "seconds", whole, "bf16",
+                            strcmp(info->precision, "bf16") == 0);
+    picture_free(&result.picture);
+    omni_model_free(m);
+    return rc;
+}
+
+int bench_drawing(struct bench *b, json_t *rows, struct err *e)
+{
+    const struct synthetic_model *model = synthetic_find(b->synthetic);
+    char folder[] = "/tmp/omnifs-bench-XXXXXX", tokenizer[REGISTRY_PATH_SIZE + 16];
+    if (!model)
+        return err_set(e, -ENOENT,
+                       "there is no synthetic model %s; there are klein-4b, zimage, sdxl and sd15",
+                       b->synthetic);
+    if (!mkdtemp(folder))
+        return err_set(e, -errno, "%s: %s", folder, strerror(errno));
+    int rc = find_tokenizer(model, folder, tokenizer, sizeof tokenizer, e);
+    rc = rc ? rc : measure(b, tokenizer, rows, e);
+    file_remove_tree(AT_FDCWD, folder);
+    return rc;
+}
