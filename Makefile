@@ -32,7 +32,7 @@ CPPFLAGS += -D_GNU_SOURCE -Isrc -DOMNIFS_VERSION='"$(VERSION)"' -DFUSE_USE_VERSI
 # What a sanitizer puts between the lines makes gcc see variables that nobody set.
 CFLAGS   += -std=c11 $(OPT) -g -fno-math-errno -Wall -Wextra -Wpedantic -Werror $(OPENMP) \
             $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all \
-                -Wno-maybe-uninitialized)
+                $(if $(is_clang),,-Wno-maybe-uninitialized))
 LDFLAGS  += $(OPENMP) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -Wl,--as-needed
 # System headers with pedantic noise are not ours to fix.
 SYS      := $(patsubst -I%,-isystem %,$(PKG_CFLAGS))
@@ -112,7 +112,7 @@ test: deps-test
 	@BUILD=$(BUILD) FUZZ_BUILD=$(FUZZ_BUILD) FUZZ_RUNS=$(FUZZ_RUNS) FUZZ_SECONDS=$(FUZZ_SECONDS) \
 	    tests/run unit scripts fuzz
 test-build: all unit-programs
-	@$(FUZZ_MAKE) --no-print-directory fuzz-programs
+	+@$(FUZZ_MAKE) --no-print-directory fuzz-programs
 # The suite without fuzzing, in this BUILD: what the sanitizer builds run.
 check: all unit-programs
 	@BUILD=$(BUILD) tests/run unit scripts
@@ -128,7 +128,7 @@ tsan: deps-test
 
 # Long runs, by hand: an hour of fuzzing, an hour of jobs.
 fuzz: deps-test
-	@$(FUZZ_MAKE) --no-print-directory fuzz-programs
+	+@$(FUZZ_MAKE) --no-print-directory fuzz-programs
 	@BUILD=$(BUILD) FUZZ_BUILD=$(FUZZ_BUILD) FUZZ_RUNS=-1 FUZZ_SECONDS=$(or $(SECONDS),600) tests/run fuzz
 soak: deps-test all
 	@OMNIFS=$(BUILD)/omnifs scripts/soak $(or $(SECONDS),3600)
