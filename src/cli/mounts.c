@@ -4,59 +4,24 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/cleanup.h"
 #include "base/str.h"
+#include "fs/mountpoint.h"
 
-#define FS_TYPE "fuse.omnifs"
+struct asked {
+    int (*each)(void *ctx, const char *path);
+    void *ctx;
+};
 
-static bool octal_escape(const char *s)
+static int only_ours(void *ctx, const struct mount_entry *entry)
 {
-    return s[0] == '\\' && s[1] >= '0' && s[1] <= '3' && s[2] >= '0' && s[2] <= '7' &&
-           s[3] >= '0' && s[3] <= '7';
-}
-
-void mounts_unescape(char *path)
-{
-    char *to = path;
-    for (const char *from = path; *from; to++) {
-        if (octal_escape(from)) {
-            *to = (char)((from[1] - '0') << 6 | (from[2] - '0') << 3 | (from[3] - '0'));
-            from += 4;
-        } else {
-            *to = *from++;
-        }
-    }
-    *to = '\0';
-}
-
-/* The mount point when `line` is an omnifs mount, cut out in place; else NULL. proc(5): the mount
- * point is the fifth field, the type follows " - ". */
-static char *mount_point(char *line)
-{
-    char *type = strstr(line, " - ");
-    if (!type || strncmp(type + 3, FS_TYPE " ", sizeof FS_TYPE) != 0)
-        return NULL;
-    char *field = line, *rest = line;
-    for (int i = 0; i < 5 && rest; i++)
-        field = strsep(&rest, " ");
-    mounts_unescape(field);
-    return field;
+    const struct asked *a = ctx;
+    return strcmp(entry->type, MOUNT_TYPE) != 0 ? 0 : a->each(a->ctx, entry->path);
 }
 
 int mounts_each(int (*each)(void *ctx, const char *path), void *ctx)
 {
-    AUTO_FILE FILE *f = fopen("/proc/self/mountinfo", "re");
-    if (!f)
-        return -errno;
-    AUTO_FREE char *line = NULL;
-    size_t size = 0;
-    int rc = 0;
-    while (!rc && getline(&line, &size, f) > 0) {
-        const char *path = mount_point(line);
-        if (path)
-            rc = each(ctx, path);
-    }
-    return rc;
+    struct asked a = {each, ctx};
+    return mount_entry_each(only_ours, &a);
 }
 
 struct found {

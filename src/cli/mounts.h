@@ -11,7 +11,5 @@
 int mounts_each(int (*each)(void *ctx, const char *path), void *ctx);
 /* The only mount there is; -ENOENT for none, -EINVAL with their names for several. */
 int mounts_only(char path[PATH_MAX], struct err *e);
-/* mountinfo's octal escapes ("\040" is a blank) undone, in place. */
-void mounts_unescape(char *path);
 
 #endif

@@ -18,17 +18,21 @@
 
 /* ---- mountinfo ---- */
 
-/* proc(5): blanks, tabs, newlines and backslashes in fields are octal escapes. */
-static void unescape(char *s)
+static bool octal_escape(const char *s)
 {
-    char *to = s;
-    for (; *s; to++) {
-        unsigned code;
-        if (s[0] == '\\' && sscanf(s + 1, "%3o", &code) == 1) {
-            *to = (char)code;
-            s += 4;
+    return s[0] == '\\' && s[1] >= '0' && s[1] <= '3' && s[2] >= '0' && s[2] <= '7' &&
+           s[3] >= '0' && s[3] <= '7';
+}
+
+void mount_unescape(char *field)
+{
+    char *to = field;
+    for (const char *from = field; *from; to++) {
+        if (octal_escape(from)) {
+            *to = (char)((from[1] - '0') << 6 | (from[2] - '0') << 3 | (from[3] - '0'));
+            from += 4;
         } else {
-            *to = *s++;
+            *to = *from++;
         }
     }
     *to = '\0';
@@ -36,12 +40,13 @@ static void unescape(char *s)
 
 static void copy_field(char *out, size_t size, char *field)
 {
-    unescape(field ? field : (field = ""));
-    snprintf(out, size, "%s", field);
+    if (field)
+        mount_unescape(field);
+    snprintf(out, size, "%s", field ? field : "");
 }
 
 /* "36 35 98:0 /root /mount/point options optional… - type source super-options" */
-static bool parse_line(char *line, const char *path, struct mount_entry *out)
+static bool parse_line(char *line, struct mount_entry *out)
 {
     char *rest = strstr(line, " - ");
     if (!rest)
@@ -53,9 +58,7 @@ static bool parse_line(char *line, const char *path, struct mount_entry *out)
         field = strsep(&line, " ");
     if (!field)
         return false;
-    unescape(field);
-    if (strcmp(field, path) != 0)
-        return false;
+    copy_field(out->path, sizeof out->path, field);
     copy_field(out->type, sizeof out->type, strsep(&rest, " "));
     copy_field(out->source, sizeof out->source, rest ? strsep(&rest, " ") : NULL);
     const char *user = rest ? strstr(rest, "user_id=") : NULL;
@@ -63,17 +66,42 @@ static bool parse_line(char *line, const char *path, struct mount_entry *out)
     return true;
 }
 
-int mount_entry_find(const char *path, struct mount_entry *out)
+int mount_entry_each(int (*each)(void *ctx, const struct mount_entry *entry), void *ctx)
 {
     AUTO_FILE FILE *f = fopen("/proc/self/mountinfo", "re");
     if (!f)
         return -errno;
     AUTO_FREE char *line = NULL;
     size_t size = 0;
-    bool found = false;
-    while (getline(&line, &size, f) > 0) /* later lines lie on top */
-        found |= parse_line(line, path, out);
-    return found ? 0 : -ENOENT;
+    int r = 0;
+    struct mount_entry entry;
+    while (!r && getline(&line, &size, f) > 0)
+        if (parse_line(line, &entry))
+            r = each(ctx, &entry);
+    return r;
+}
+
+struct wanted {
+    const char *path;
+    struct mount_entry *out;
+    bool found;
+};
+
+static int keep_wanted(void *ctx, const struct mount_entry *entry)
+{
+    struct wanted *w = ctx;
+    if (!strcmp(entry->path, w->path)) {
+        *w->out = *entry;
+        w->found = true;
+    }
+    return 0; /* later lines lie on top */
+}
+
+int mount_entry_find(const char *path, struct mount_entry *out)
+{
+    struct wanted w = {.path = path, .out = out};
+    int r = mount_entry_each(keep_wanted, &w);
+    return r ? r : w.found ? 0 : -ENOENT;
 }
 
 /* ---- the folder ---- */

@@ -8,9 +8,9 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "cli/mounts.h"
 #include "cli/outline.h"
 #include "cli/term.h"
+#include "fs/mountpoint.h"
 
 static void a_file_is_no_terminal_and_gets_no_escape_codes(void **state)
 {
@@ -161,7 +161,7 @@ static void blanks_in_mount_points_come_back(void **state)
 {
     (void)state;
     char path[] = "/mnt/my\\040pictures\\134n\\0";
-    mounts_unescape(path);
+    mount_unescape(path);
     assert_string_equal(path, "/mnt/my pictures\\n\\0");
 }
 
