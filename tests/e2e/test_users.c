@@ -94,8 +94,10 @@ static void the_queue_shows_only_ones_own_jobs(void **state)
     (void)state;
     assert_int_equal(
         as(ANNE, "mkdir image/anneq; echo 'prompt = q sleep=300000' >image/anneq/prompt.ini"), 0);
+    assert_true(runs(&m, "image/anneq")); /* the next one is no part of its batch and waits */
     assert_int_equal(
-        as(BERT, "mkdir image/bertq; echo 'prompt = r sleep=10' >image/bertq/prompt.ini"), 0);
+        as(BERT, "mkdir image/bertq; printf 'prompt = r\\nsteps = 3\\n' >image/bertq/prompt.ini"),
+        0);
     assert_true(shows(mounted_path(&m, ".omnifs/queue"), "anneq"));
     assert_true(shows(mounted_path(&m, ".omnifs/queue"), "bertq"));
     assert_int_equal(as(ANNE, "grep -q anneq .omnifs/queue"), 0);
