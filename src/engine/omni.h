@@ -97,7 +97,7 @@ struct omni_request {
     double guidance; /* NAN: the checkpoint's own; as the family's diffusers pipeline means it */
     uint64_t seed;
     const char *scheduler;        /* NULL: the checkpoint's own */
-    double strength;              /* image_to_image, inpaint: 0 … 1, how far from the picture */
+    double strength;              /* with pictures: 0 … 1, how far from the first one */
     const struct picture *images; /* borrowed; the first is what is changed, or begins the clip */
     int image_count;
     const struct picture *mask; /* inpaint: white is drawn anew; scaled with the picture */

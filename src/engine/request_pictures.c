@@ -79,7 +79,7 @@ int request_plan_pictures(const struct omni_model *m, const struct omni_request 
     u->beside = inpaint && t->beside;
     u->blend = clip || (inpaint && !t->beside);
     /* noise schedules never reach pure noise, so their pipelines take it where all is redrawn */
-    u->start = inpaint ? q->schedule.flow || r->strength < 1 : !clip && !u->references;
+    u->start = inpaint ? q->schedule.flow || r->strength < 1 : !u->references;
     u->source = u->start || u->blend;
     for (int i = inpaint; i < u->references; i++)
         if (check_reference(m, &r->images[i], i, e) != 0)

@@ -22,12 +22,12 @@ static const struct mode_info modes[MODE_COUNT] = {
     [MODE_TEXT_TO_VIDEO] = {MODALITY_VIDEO, true, true, true, OMNI_TEXT_TO_VIDEO, BIT(KEY_PROMPT),
                             CLIP},
     [MODE_IMAGE_TO_VIDEO] = {MODALITY_VIDEO, true, true, true, OMNI_IMAGE_TO_VIDEO,
-                             BIT(KEY_PROMPT) | IMAGE, CLIP},
+                             BIT(KEY_PROMPT) | IMAGE, CLIP | BIT(KEY_STRENGTH)},
     [MODE_EDIT_VIDEO] = {MODALITY_VIDEO, true, true, false, OMNI_IMAGE_TO_VIDEO,
                          BIT(KEY_PROMPT) | BIT(KEY_VIDEO), CLIP | BIT(KEY_STRENGTH)},
     [MODE_VIDEO_TO_GIF] = {MODALITY_GIF, false, true, true, 0, BIT(KEY_VIDEO), BIT(KEY_FPS)},
     [MODE_LOOP] = {MODALITY_GIF, true, true, true, OMNI_TEXT_TO_VIDEO, BIT(KEY_PROMPT),
-                   IMAGE | CLIP},
+                   IMAGE | CLIP | BIT(KEY_STRENGTH)},
 };
 
 const struct mode_info *mode_info(enum job_mode m)
