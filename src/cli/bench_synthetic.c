@@ -30,10 +30,12 @@ static int write_tokenizer(const char *folder, struct err *e)
     int id = 0;
     str_add(&vocabulary, "{");
     for (int end = 0; end < 2; end++)
-        for (char c = '!'; c <= '~'; c++)
-            str_addf(&vocabulary, "\"%s%c%s\": %d, ", c == '"' || c == '\\' ? "\\" : "", c,
-                     end ? "</w>" : "", id++);
-    str_addf(&vocabulary, "\"<|startoftext|>\": %d, \"<|endoftext|>\": %d}", id, id + 1);
+        /* Bytes as such vocabularies write them: 188 that are visible, 68 that are not. */
+        for (int c = '!'; c < 256 + 68; c++)
+            if (c <= '~' || (c >= 0xA1 && c != 0xAD))
+                str_addf(&vocabulary, "\"\\u%04x%s\": %d, ", (unsigned)c, end ? "</w>" : "", id++);
+    str_addf(&vocabulary, "\"ap\": %d, \"<|startoftext|>\": %d, \"<|endoftext|>\": %d}", id, id + 1,
+             id + 2);
     str_addf(&path, "%s/vocab.json", folder);
     str_addf(&merges, "%s/merges.txt", folder);
     if (vocabulary.failed || path.failed || merges.failed)
