@@ -154,6 +154,11 @@ static int mount_session(struct fs *fs, const struct fs_mount *m, struct err *e)
     errno = 0;
     if (fuse_session_mount(fs->session, m->mountpoint)) {
         int code = errno ? -errno : -EIO;
+        if (code == -EPERM && fs->options.allow_other && geteuid() != 0)
+            return err_set(e, code,
+                           "%s cannot be mounted for other users: -o allow_other needs the line "
+                           "user_allow_other in /etc/fuse.conf, or root",
+                           m->mountpoint);
         return err_set(e, code,
                        "%s cannot be mounted (%s); `omnifs doctor` checks /dev/fuse and rights",
                        m->mountpoint, code == -EIO ? "see the lines above" : strerror(-code));

@@ -75,6 +75,13 @@ prompt "$SCRATCH/slip.ini" 'promt = a star'
 it "run names line and near miss of a wrong key" gives 2 "slip.ini:4: the key \"promt\" is unknown; did you mean prompt?" "$OMNIFS" run "$SCRATCH/slip.ini"
 it "run refuses what -s cannot mean" gives 2 "expected key=value" "$OMNIFS" run -s seed "$SCRATCH/star.ini"
 it "run fails over a limit with 1" gives 1 "is over max_resolution" "$OMNIFS" run -s size=9000x9000 "$SCRATCH/star.ini" -o "$SCRATCH/f"
+it "run refuses a key without use" gives 1 "quality has no use with return_format png" "$OMNIFS" run -s quality=5 "$SCRATCH/star.ini" -o "$SCRATCH/f"
+prompt "$SCRATCH/blocked.ini" 'prompt = porn'
+it "run exits 3 when the prompt is blocked" gives 3 "not allowed at safety_level standard" "$OMNIFS" run "$SCRATCH/blocked.ini" -o "$SCRATCH/f"
+shows_picture() { # on a terminal, and without colours where none are wanted
+    script -qec "$OMNIFS run -q --show $SCRATCH/star.ini -o $out" /dev/null </dev/null | grep -q $'\033\\[.*48;5;'
+}
+it "run --show draws on a terminal" shows_picture
 it "run of a missing file is a mistake" gives 2 "No such file" "$OMNIFS" run "$SCRATCH/none.ini"
 it "run --show needs a terminal" gives 2 "needs a terminal" "$OMNIFS" run --show "$SCRATCH/star.ini"
 interrupted_run() {
