@@ -109,6 +109,36 @@ static void run_band(const struct conv *v, int64_t first, int64_t rows)
         ops_fail(v->o, e.code, "conv2d: %s", e.text);
 }
 
+/* Filters of one pixel: a linear over the pixels that the stride leaves, of a padded copy where
+ * there is padding. oneDNN's convolution would reorder such weights at every call on small maps. */
+static void pointwise(struct ops *o, struct tensor *y, const struct tensor *x,
+                      const struct tensor *w, const struct tensor *bias, int stride,
+                      const int pad[4], enum activation act)
+{
+    struct tensor view = *x;
+    if (pad[0] || pad[1] || pad[2] || pad[3]) {
+        int64_t n = 1;
+        view.dims[1] += pad[0] + pad[1];
+        view.dims[2] += pad[2] + pad[3];
+        for (int i = 3; i >= 0; n *= view.dims[i--])
+            view.strides[i] = n;
+        view.data = ops_scratch(o, (size_t)n * sizeof(float));
+        if (view.data) {
+            struct tensor inside = view;
+            cpu_fill_zero(o, &view);
+            inside.data = (float *)view.data + pad[0] * view.strides[1] + pad[2] * view.strides[2];
+            inside.dims[1] = x->dims[1];
+            inside.dims[2] = x->dims[2];
+            cpu_copy(o, &inside, x);
+        }
+    }
+    for (int i = 1; i <= 2; i++) {
+        view.dims[i] = y->dims[i];
+        view.strides[i] *= stride;
+    }
+    cpu_linear(o, y, &view, w, bias, act);
+}
+
 /* x as dense pictures in the product's type. */
 static void take_pictures(struct conv *v, enum dtype type)
 {
@@ -132,6 +162,10 @@ void cpu_conv2d(struct ops *o, struct tensor *y, const struct tensor *x, const s
 {
     const struct cpu_weight *cw = w->prepared;
     struct conv v = {.o = o, .c = cpu_of(y->backend), .x = x, .w = w, .y = y, .bias = bias};
+    if (weight_is_matrix(w)) {
+        pointwise(o, y, x, w, bias, stride, pad, act);
+        return;
+    }
     enum dtype type = cw ? cw->type : v.c->has_bf16 ? ops_compute(o) : DTYPE_F32;
     v.shape = (struct dnn_shape){.conv = 1,
                                  .threads = v.c->threads,

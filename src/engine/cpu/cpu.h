@@ -77,6 +77,11 @@ struct cpu_weight {
     void *data;               /* owned; NULL when mapped and in plans */
     size_t bytes;             /* resident */
 };
+/* Is w a matrix? Filters of one pixel are: their convolutions are linear. */
+static inline bool weight_is_matrix(const struct tensor *w)
+{
+    return w->rank == 2 || (w->rank == 4 && w->dims[2] == 1 && w->dims[3] == 1);
+}
 int cpu_weight_prepare(struct backend *b, struct tensor *w, const void *host, enum dtype compute,
                        struct err *e);
 void cpu_weight_release(struct backend *b, struct tensor *w);

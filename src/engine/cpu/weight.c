@@ -57,7 +57,7 @@ static int prepare_vector(struct cpu_weight *cw, struct tensor *w, const void *h
 static struct dnn_shape typical_product(int threads, const struct tensor *w, enum dtype type)
 {
     struct dnn_shape s = {.type = type, .threads = threads};
-    if (w->rank == 2) {
+    if (weight_is_matrix(w)) {
         s.m = PACK_ROWS;
         s.n = s.ldy = w->dims[0];
         s.k = s.ldx = s.ldw = w->dims[1];
@@ -111,7 +111,7 @@ static void prepare_mapped(struct cpu_weight *cw, const struct tensor *w)
 
 static bool worth_packing(const struct tensor *w, enum dtype type)
 {
-    return w->rank == 4 || tensor_elements(w) <= PACK_MAX ||
+    return !weight_is_matrix(w) || tensor_elements(w) <= PACK_MAX ||
            (type == DTYPE_BF16 && w->dtype != DTYPE_BF16);
 }
 
