@@ -165,6 +165,8 @@ static json_t *memory_json(struct omni_model *m)
     };
     json_t *j = json_array();
     for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+        if (i && !memcmp(sizes[i], sizes[0], sizeof sizes[0]))
+            continue;
         json_t *row = memory_row(m, sizes[i][0], sizes[i][1], sizes[i][2]);
         if (row)
             json_array_append_new(j, row);

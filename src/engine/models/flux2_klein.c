@@ -100,9 +100,8 @@ static int load_statistics(struct klein *k, struct part *p, struct err *e)
                        "numbers",
                        weights_path(p->weights), n);
     struct weight_loader *l = &p->loader;
-    if (there && !l->shapes_only &&
-        (weight_to_f32(l, k->offset, n, "bn.running_mean") != 0 ||
-         weight_to_f32(l, k->scale, n, "bn.running_var") != 0))
+    if (there && (weight_to_f32(l, k->offset, n, "bn.running_mean") != 0 ||
+                  weight_to_f32(l, k->scale, n, "bn.running_var") != 0))
         return err_set(e, l->err.code, "%s", l->err.text);
     for (int i = 0; i < n; i++) {
         k->scale[i] = there ? (float)sqrt((double)k->scale[i] + eps) : 1;
