@@ -79,7 +79,7 @@ it "run refuses a key without use" gives 1 "quality has no use with return_forma
 prompt "$SCRATCH/blocked.ini" 'prompt = porn'
 it "run exits 3 when the prompt is blocked" gives 3 "not allowed at safety_level standard" "$OMNIFS" run "$SCRATCH/blocked.ini" -o "$SCRATCH/f"
 shows_picture() { # on a terminal, and without colours where none are wanted
-    TERM=xterm-256color script -qec "$OMNIFS run -q --show $SCRATCH/star.ini -o $out" /dev/null </dev/null | grep -q $'\033\\[.*48;5;'
+    TERM=xterm-256color script -qec "$OMNIFS run -q --show $SCRATCH/star.ini -o $out" /dev/null </dev/null | grep -q $'\033\\[.*48;[25];'
 }
 it "run --show draws on a terminal" shows_picture
 it "run of a missing file is a mistake" gives 2 "No such file" "$OMNIFS" run "$SCRATCH/none.ini"
