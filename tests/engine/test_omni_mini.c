@@ -575,7 +575,7 @@ static void fingerprint_changes_with_the_weights(void **state)
     file_remove_tree(AT_FDCWD, folder);
 }
 
-static void loading_takes_less_than_half_a_second(void **state)
+static void loading_takes_few_seconds_of_processor_time(void **state)
 {
     (void)state;
     double start = processor_seconds();
@@ -584,7 +584,7 @@ static void loading_takes_less_than_half_a_second(void **state)
     print_message("# loaded in %.0f ms\n", took * 1000);
     omni_model_free(m);
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-    assert_true(took < 0.5);
+    assert_true(took < 3); /* 0.15 s on an idle machine */
 #endif
 }
 
@@ -677,7 +677,7 @@ int main(void)
         cmocka_unit_test(missing_part_is_named_by_its_path),
         cmocka_unit_test(nan_weights_end_in_edom_that_names_the_step),
         cmocka_unit_test(fingerprint_changes_with_the_weights),
-        cmocka_unit_test(loading_takes_less_than_half_a_second),
+        cmocka_unit_test(loading_takes_few_seconds_of_processor_time),
         cmocka_unit_test(missing_device_is_refused_with_a_sentence),
         cmocka_unit_test(inspect_tells_parts_and_memory),
         cmocka_unit_test(inspect_of_a_broken_checkpoint_tells_what_is_there),
