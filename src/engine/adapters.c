@@ -22,8 +22,7 @@ struct set {
     struct omni_lora_report reports[OMNI_MAX_LORAS];
     struct term *terms; /* sorted by part and weight */
     size_t term_count, term_cap;
-    uint64_t bytes; /* of all patched weights */
-    bool encodes;   /* changes what prompts become */
+    bool encodes; /* changes what prompts become */
 };
 
 struct adapters {
@@ -32,12 +31,9 @@ struct adapters {
     struct lora_names names[CHECKPOINT_MAX_PARTS];
     struct set *wanted;
     char *in_force; /* key; NULL: in doubt */
-    struct patch *patches;
-    size_t patch_count;
-    uint64_t bytes, base_bytes;
 };
 
-static const struct weight_loader *loader_of(const struct adapters *a, int part)
+static struct weight_loader *loader_of(const struct adapters *a, int part)
 {
     return &a->m->checkpoint.parts[part].loader;
 }
@@ -87,16 +83,6 @@ static int key_of(const struct omni_lora *loras, int count, char **out, struct e
 
 /* ---- names ---- */
 
-/* Tables that rows are looked up in, not factors of products. */
-static bool is_table(const char *name)
-{
-    static const char *const tables[] = {"embed_tokens", "token_embedding", "position_embedding"};
-    for (size_t i = 0; i < ARRAY_LEN(tables); i++)
-        if (strstr(name, tables[i]))
-            return true;
-    return false;
-}
-
 /* "" for what denoises, NULL for what no LoRA changes. */
 static const char *group_of(const struct part *p)
 {
@@ -109,9 +95,9 @@ static int make_names(struct adapters *a, struct err *e)
 {
     for (int p = 0; p < a->m->checkpoint.part_count && !a->named; p++) {
         const struct weight_loader *l = loader_of(a, p);
-        for (size_t i = 0; group_of(&a->m->checkpoint.parts[p]) && i < l->owned_count; i++)
-            if (!is_table(l->sources[i]->name) &&
-                lora_names_add(&a->names[p], l->sources[i]->name, i, e))
+        for (size_t i = 0; group_of(&a->m->checkpoint.parts[p]) && i < l->count; i++)
+            if (!l->list[i].tensor->table &&
+                lora_names_add(&a->names[p], l->list[i].entry->name, i, e))
                 return e->code;
         lora_names_sort(&a->names[p]);
     }
@@ -138,13 +124,15 @@ static int add_term(struct set *s, struct term t, struct err *e)
 /* The bias beside a weight; false: there is none. */
 static bool find_bias(const struct weight_loader *l, size_t weight, size_t *bias)
 {
-    const char *name = l->sources[weight]->name;
+    const char *name = l->list[weight].entry->name;
     size_t n = strlen(name) - strlen("weight");
-    for (size_t i = 0; i < l->owned_count; i++)
-        if (!strncmp(l->sources[i]->name, name, n) && !strcmp(l->sources[i]->name + n, "bias")) {
-            *bias = i;
-            return true;
-        }
+    for (size_t i = 0; i < l->count; i++) {
+        const char *other = l->list[i].entry->name;
+        if (strncmp(other, name, n) != 0 || strcmp(other + n, "bias") != 0)
+            continue;
+        *bias = i;
+        return true;
+    }
     return false;
 }
 
@@ -262,12 +250,8 @@ static int match(struct adapters *a, struct set *s, const struct omni_lora *lora
     if (s->term_count)
         qsort(s->terms, s->term_count, sizeof *s->terms, by_weight);
     drop_doubles(s);
-    for (size_t i = 0; i < s->term_count; i++) {
-        const struct term *t = &s->terms[i];
-        if (i == 0 || !same_weight(t - 1, t))
-            s->bytes += patch_bytes(loader_of(a, t->part), t->weight);
-        s->encodes |= *group_of(&a->m->checkpoint.parts[t->part]) != '\0';
-    }
+    for (size_t i = 0; i < s->term_count; i++)
+        s->encodes |= *group_of(&a->m->checkpoint.parts[s->terms[i].part]) != '\0';
     return 0;
 }
 
@@ -297,105 +281,59 @@ int adapters_want(struct adapters *a, const struct omni_lora *loras, int count, 
 
 /* ---- in force ---- */
 
-uint64_t adapters_more_bytes(const struct adapters *a)
+/* The set's first term of a weight, NULL where it leaves it alone. */
+static const struct term *terms_of(const struct set *s, int part, size_t weight)
 {
-    uint64_t needed = a->wanted ? a->wanted->bytes : 0;
-    return needed > a->bytes ? needed - a->bytes : 0;
-}
-
-static void count_bytes(struct adapters *a)
-{
-    a->bytes = 0;
-    for (size_t i = 0; i < a->patch_count; i++)
-        a->bytes += a->patches[i].bytes;
-    a->m->info.weight_bytes = a->base_bytes + a->bytes;
-}
-
-static bool touches(const struct set *s, const struct patch *p)
-{
-    const struct term t = {.part = p->part, .weight = p->weight};
+    const struct term t = {.part = part, .weight = weight};
     size_t low = 0, high = s->term_count;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
         const struct term *x = &s->terms[middle];
-        if (same_weight(x, &t))
-            return true;
-        if (x->part < t.part || (x->part == t.part && x->weight < t.weight))
+        if (x->part < part || (x->part == part && x->weight < weight))
             low = middle + 1;
         else
             high = middle;
     }
-    return false;
+    return low < s->term_count && same_weight(&s->terms[low], &t) ? &s->terms[low] : NULL;
 }
 
-/* Gives weights back that the set leaves alone. */
-static int undo_others(struct adapters *a, struct err *e)
+/* weight_change.make */
+static int make_values(void *ctx, const struct weight_loader *l, size_t i, enum dtype type,
+                       void *out, struct err *e)
 {
-    size_t kept = 0;
-    int code = 0;
-    for (size_t i = 0; i < a->patch_count; i++) {
-        struct patch *p = &a->patches[i];
-        if (!code && !touches(a->wanted, p))
-            code = patch_undo(loader_of(a, p->part), p->weight, e);
-        else {
-            a->patches[kept++] = *p;
-            continue;
-        }
-        if (code)
-            a->patches[kept++] = *p;
-        else
-            free(p->host);
-    }
-    a->patch_count = kept;
-    return code;
+    const struct adapters *a = ctx;
+    int part = 0;
+    while (loader_of(a, part) != l)
+        part++;
+    const struct term *t = terms_of(a->wanted, part, i), *end = t;
+    while (end < a->wanted->terms + a->wanted->term_count && same_weight(t, end))
+        end++;
+    struct patch_job job = {l, t, (size_t)(end - t), l->cancelled, l->cancel_ctx};
+    return patch_values(&job, type, out, e);
 }
 
-/* The patch of a weight, added if need be; there is room. */
-static struct patch *patch_of(struct adapters *a, const struct term *t)
+static int apply_to_part(struct adapters *a, int part, struct err *e)
 {
-    for (size_t i = 0; i < a->patch_count; i++)
-        if (a->patches[i].part == t->part && a->patches[i].weight == t->weight)
-            return &a->patches[i];
-    a->patches[a->patch_count] = (struct patch){.part = t->part, .weight = t->weight};
-    return &a->patches[a->patch_count];
-}
-
-static int make_all(struct adapters *a, bool (*cancelled)(void *), void *ctx, struct err *e)
-{
-    const struct set *s = a->wanted;
-    for (size_t i = 0, n; i < s->term_count; i += n) {
-        for (n = 1; i + n < s->term_count && same_weight(&s->terms[i], &s->terms[i + n]);)
-            n++;
-        if (cancelled && cancelled(ctx))
-            return err_set(e, -ECANCELED, "cancelled");
-        struct patch_job job = {loader_of(a, s->terms[i].part), &s->terms[i], n, cancelled, ctx};
-        struct patch *p = patch_of(a, &s->terms[i]);
-        void *before = p->host;
-        if (patch_make(&job, p, e))
+    struct weight_loader *l = loader_of(a, part);
+    l->change = (struct weight_change){make_values, a};
+    for (size_t i = 0; i < l->count; i++) {
+        bool touched = terms_of(a->wanted, part, i) != NULL;
+        if ((touched || l->list[i].changed) && weight_loader_change(l, i, touched, e))
             return e->code;
-        free(before);
-        a->patch_count += p == &a->patches[a->patch_count];
     }
     return 0;
 }
 
-int adapters_apply(struct adapters *a, bool (*cancelled)(void *), void *ctx, struct err *e)
+int adapters_apply(struct adapters *a, struct err *e)
 {
     struct set *s = a->wanted;
     if (!s || (a->in_force && !strcmp(a->in_force, s->key)))
         return 0;
     free(a->in_force);
     a->in_force = NULL;
-    struct patch *more = realloc(a->patches, (a->patch_count + s->term_count + 1) * sizeof *more);
-    if (!more)
-        return err_nomem(e);
-    a->patches = more;
-    int code = undo_others(a, e);
-    if (!code)
-        code = make_all(a, cancelled, ctx, e);
-    count_bytes(a);
-    if (code)
-        return code;
+    for (int p = 0; p < a->m->checkpoint.part_count; p++)
+        if (apply_to_part(a, p, e))
+            return e->code;
     prompt_cache_scope(a->m->prompts, s->encodes ? s->key : "");
     a->in_force = strdup(s->key); /* NULL: the next call does it again */
     return 0;
@@ -417,7 +355,6 @@ struct adapters *adapters_new(struct omni_model *m)
     if (!a)
         return NULL;
     a->m = m;
-    a->base_bytes = m->info.weight_bytes;
     a->in_force = strdup("");
     return a;
 }
@@ -428,9 +365,6 @@ void adapters_free(struct adapters *a)
         return;
     for (int i = 0; i < CHECKPOINT_MAX_PARTS; i++)
         lora_names_free(&a->names[i]);
-    for (size_t i = 0; i < a->patch_count; i++)
-        free(a->patches[i].host);
-    free(a->patches);
     set_free(a->wanted);
     free(a->in_force);
     free(a);

@@ -9,7 +9,7 @@
 /* What one LoRA does to one weight. */
 struct term {
     int part;      /* of the checkpoint */
-    size_t weight; /* of the part's loader.owned */
+    size_t weight; /* of the part's loader.list */
     int file;      /* of the set */
     const struct lora_module *module;
     const struct weights_entry *diff; /* added as it is; NULL: the pair's product is */
@@ -17,14 +17,6 @@ struct term {
     bool original; /* matched by the authors' naming, not the model's own */
     enum rename_change change;
     int third;
-};
-
-/* A weight that is not the checkpoint's own at present. */
-struct patch {
-    int part;
-    size_t weight;
-    void *host;     /* its values, NULL where the backend needs them no more */
-    uint64_t bytes; /* resident */
 };
 
 struct patch_job {
@@ -35,13 +27,8 @@ struct patch_job {
     void *ctx;
 };
 
-/* Bytes of weight i when it is patched. */
-uint64_t patch_bytes(const struct weight_loader *l, size_t weight);
-/* Replaces a weight by its sum with the terms; fills host and bytes of `out`, whose earlier host
- * memory the caller frees. */
-int patch_make(const struct patch_job *j, struct patch *out, struct err *e);
-/* Gives weight i its own values back. */
-int patch_undo(const struct weight_loader *l, size_t weight, struct err *e);
+/* The values of a weight summed with the terms, in `type`, into `out`. */
+int patch_values(const struct patch_job *j, enum dtype type, void *out, struct err *e);
 /* Does the term fit the weight? -EINVAL with a sentence. */
 int patch_check(const struct weight_loader *l, const struct term *t, struct err *e);
 

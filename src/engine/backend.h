@@ -9,6 +9,14 @@
 
 #include "engine/ops.h"
 
+/* Rows in the blocks of a quantized file: what a weight is made from, or once was. */
+struct tensor_blocks {
+    /* Writes whole blocks as fp32; NULL: the weight comes from no blocks. */
+    void (*expand)(const void *blocks, int64_t values, float *out);
+    size_t row_bytes;
+    bool kept; /* the host memory holds the blocks, to be expanded to `dtype` in each product */
+};
+
 struct tensor {
     enum dtype dtype;
     int rank;
@@ -16,6 +24,8 @@ struct tensor {
     int64_t strides[TENSOR_MAX_RANK]; /* elements; the last is 1 */
     void *data;                       /* the backend's address; NULL in plans */
     void *prepared;                   /* weights: the backend's packed form, or NULL */
+    bool table;                       /* weights: rows are looked up, no product reads it */
+    struct tensor_blocks blocks;      /* weights */
     size_t offset;                    /* of data in the arena; TENSOR_OUTSIDE for weights */
     struct backend *backend;
 };
@@ -41,6 +51,7 @@ bool ops_cancelled(struct ops *o);
 struct backend {
     const char *name; /* "cpu", "cuda:0" */
     const struct backend_ops *ops;
+    bool blocks; /* takes weights whose blocks are kept */
 };
 
 /* One entry a kernel, named and shaped as in ops.h; `y` is the result. */
@@ -49,18 +60,16 @@ struct backend_ops {
     /* Device memory for an arena of `bytes`; NULL when there is not enough. */
     void *(*alloc)(struct backend *b, size_t bytes);
     void (*release)(struct backend *b, void *p, size_t bytes);
-    /* Makes a weight tensor from host memory that stays mapped; may pack it for products of
-     * `compute` type. rank 2 and 4 weights are used by linear and conv. */
+    /* Makes a weight, of which shape and dtype are set, from host memory that stays as it is until
+     * weight_release; may pack it for products of `compute` type, and sets dtype to what kernels
+     * read then. rank 2 and 4 weights are used by linear and conv. host NULL: the same without
+     * data, for plans. May be called again after weight_release, with dtype set again. */
     int (*weight_prepare)(struct backend *b, struct tensor *w, const void *host, enum dtype compute,
                           struct err *e);
     void (*weight_release)(struct backend *b, struct tensor *w);
     uint64_t (*weight_bytes)(const struct tensor *w); /* resident: packed or mapped */
-    /* Do products read the host memory that the weight was made from? (Embedding tables always.) */
+    /* Do kernels read the host memory that the weight was made from? */
     bool (*weight_mapped)(const struct tensor *w);
-    /* Frees what weight_prepare copied where the host memory still has it; no product may use the
-     * weight until weight_wake made it again (NULL, both: nothing of the kind). */
-    void (*weight_sleep)(struct backend *b, struct tensor *w);
-    int (*weight_wake)(struct backend *b, struct tensor *w, struct err *e);
     void (*upload)(struct ops *o, struct tensor *y, const void *host, size_t bytes);
     void (*download)(struct ops *o, void *host, const struct tensor *x, size_t bytes);
     void (*fill_zero)(struct ops *o, struct tensor *y);
@@ -116,8 +125,10 @@ int cpu_backend_new(int threads, struct backend **out, struct err *e);
 enum dtype cpu_fastest_compute(struct backend *b);
 void backend_free(struct backend *b);
 
-/* A weight tensor over mapped host memory (dtype and dims set), prepared for products. Owned by the
- * caller: tensor_weight_free. host NULL makes a shape-only weight for plans. */
+/* A weight of that shape that is not prepared yet. Owned by the caller: tensor_weight_free. */
+int tensor_weight_shape(struct backend *b, enum dtype d, int rank, const int64_t *dims,
+                        struct tensor **out, struct err *e);
+/* The same, prepared from host memory, or for plans where host is NULL. */
 int tensor_weight_new(struct backend *b, enum dtype d, int rank, const int64_t *dims,
                       const void *host, enum dtype compute, struct tensor **out, struct err *e);
 void tensor_weight_free(struct tensor *w);

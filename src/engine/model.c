@@ -69,13 +69,9 @@ static void fill_info(struct omni_model *m)
     i->family = m->family->name;
     i->variant = t->variant;
     i->device = m->device.name;
-    for (int p = 0; p < m->checkpoint.part_count; p++) {
+    for (int p = 0; p < m->checkpoint.part_count; p++)
         i->parameters += m->checkpoint.parts[p].loader.parameters;
-        i->weight_bytes += m->checkpoint.parts[p].loader.bytes;
-    }
-    uint64_t encoder = residency_bytes(m, RESIDENT_ENCODER);
-    uint64_t rest = residency_bytes(m, RESIDENT_REST);
-    i->least_weight_bytes = encoder > rest ? encoder : rest;
+    residency_count(m);
     i->size_multiple = t->size_multiple;
     i->default_width = t->default_width;
     i->default_height = t->default_height;

@@ -31,8 +31,9 @@ struct omni_load_options {
     const char *device; /* "cpu", "cuda:0"; NULL: OMNIFS_DEVICE, else the best there is */
     enum omni_precision precision; /* OMNI_AUTO: measured to be the fastest that the model allows */
     int threads;                   /* CPU threads; 0: OMNIFS_THREADS, else all that may be used */
-    /* Bytes for weights and work together; 0: no bound. Where both do not fit, text encoders and
-     * the rest are in memory by turns, which costs time at each prompt that is new. */
+    /* Bytes for weights and work together; 0: no bound. Where all weights and a request's work do
+     * not fit, quantized matrices stay in their blocks, and where that is not enough, text encoders
+     * and the rest are in memory by turns, which costs time at each prompt that is new. */
     uint64_t memory;
     const struct omni_part *parts; /* in place of the checkpoint's own, or of those it lacks */
     int part_count;
@@ -43,10 +44,13 @@ struct omni_model_info {
     const char *variant;   /* "base" or "distilled" */
     const char *precision; /* what OMNI_AUTO became */
     const char *device;
-    uint64_t parameters;         /* over all parts */
-    uint64_t weight_bytes;       /* resident once loaded */
-    uint64_t least_weight_bytes; /* the same at any time, where memory is short */
-    int size_multiple;           /* widths and heights must be multiples of this, in pixels */
+    uint64_t parameters; /* over all parts */
+    /* Weights in memory, exactly: all of them; at most at a time where they are there by turns; now
+     * (none before a request needs them). The last omni_plan or omni_generate may have changed
+     * them, with its LoRAs and by in_blocks. */
+    uint64_t weight_bytes, least_weight_bytes, resident_bytes;
+    bool in_blocks;    /* large quantized matrices stay in their blocks, because memory is short */
+    int size_multiple; /* widths and heights must be multiples of this, in pixels */
     int default_width, default_height;
     int default_steps;
     double default_guidance;
@@ -61,7 +65,9 @@ struct omni_model_info {
     char sha256[65];
 };
 
-/* Loads a folder in the hub's layout (model_index.json), or a single .safetensors or .gguf file, or
+/* Opens a checkpoint and reads no weights, which come into memory when a request needs them.
+ *
+ * It is a folder in the hub's layout (model_index.json), or a single .safetensors or .gguf file, or
  * a folder that holds one. Parts that a single file lacks are looked for in `parts`, in folders
  * beside the file, and (tokenizers, the scheduler) beside the other parts. Configs are found out
  * from the tensors; model_index.json and config.json beside the file win where their _class_name is
@@ -158,15 +164,16 @@ struct omni_timings {
     uint64_t planned_bytes; /* the same, as predicted */
 };
 
-/* Peak bytes beyond the weights that omni_generate will use for these requests together. -EINVAL
- * with a sentence for a request that this model cannot do (size, mode, frames, scheduler). */
+/* Peak bytes beyond the weights that omni_generate will use for these requests together; what the
+ * weights take then is in omni_model_info. -EINVAL with a sentence for a request that this model
+ * cannot do (size, mode, frames, scheduler). */
 int omni_plan(struct omni_model *m, const struct omni_request *requests, int count, uint64_t *bytes,
               struct err *e);
 
 /* Runs `count` requests of one mode, size, frames and step count as one batch; each gives the same
  * bytes as it does alone. results[count] are the caller's to picture_free; `timings` may be NULL.
- * -ECANCELED, -ENOMEM (with bytes needed), -EDOM (NaN: the text names the step). On error no result
- * holds pixels. */
+ * -ECANCELED, -ENOMEM (with bytes needed, before any work), -EDOM (NaN: the text names the step).
+ * On error no result holds pixels. */
 int omni_generate(struct omni_model *m, const struct omni_request *requests, int count,
                   const struct omni_callbacks *callbacks, struct omni_result *results,
                   struct omni_timings *timings, struct err *e);

@@ -11,18 +11,6 @@
 
 #define STRIPE_ELEMENTS (INT64_C(1) << 22) /* of a weight that are summed at once */
 
-/* That of products, so that sums are rounded once; what is no factor of products stays fp32. */
-static enum dtype patch_type(const struct weight_loader *l, size_t weight)
-{
-    int rank = l->owned[weight]->rank;
-    return l->compute == DTYPE_BF16 && (rank == 2 || rank == 4) ? DTYPE_BF16 : DTYPE_F32;
-}
-
-uint64_t patch_bytes(const struct weight_loader *l, size_t weight)
-{
-    return (uint64_t)tensor_elements(l->owned[weight]) * dtype_size(patch_type(l, weight));
-}
-
 /* ---- shapes ---- */
 
 /* A weight as a matrix: rows along its first axis. */
@@ -44,14 +32,14 @@ static int misfit(const struct weight_loader *l, const struct term *t, int64_t r
                    "%s: '%.100s' is made for %s numbers, but %s of this model has %lldx%lld: "
                    "it is made for another model or another size of it",
                    t->module->down ? t->module->down->file : t->diff->file, t->module->name, found,
-                   l->sources[t->weight]->name, (long long)rows, (long long)columns);
+                   l->list[t->weight].entry->name, (long long)rows, (long long)columns);
 }
 
 int patch_check(const struct weight_loader *l, const struct term *t, struct err *e)
 {
     int64_t rows, columns;
     char found[64];
-    sides(l->owned[t->weight], &rows, &columns);
+    sides(l->list[t->weight].tensor, &rows, &columns);
     if (t->diff) {
         snprintf(found, sizeof found, "%lld", (long long)entry_elements(t->diff));
         return entry_elements(t->diff) == rows * columns ? 0
@@ -78,11 +66,12 @@ struct factors {
 
 struct sum {
     const struct patch_job *job;
-    const void *base;
+    const struct weights_entry *base;
+    void *expanded; /* a stripe of a quantized base, else NULL */
     enum dtype base_type;
     int64_t rows, columns, stripe;
     struct factors *factors; /* [job->count]; of diffs all zero */
-    char *out;               /* NULL while planning */
+    char *out;
     enum dtype type;
 };
 
@@ -144,12 +133,21 @@ static void add_term(const struct sum *s, struct ops *o, struct tensor *x, size_
     ops_pop(o, mark);
 }
 
+/* The checkpoint's own values from row `first` on. */
+static const void *own_values(const struct sum *s, int64_t first, int64_t n)
+{
+    int64_t last = s->base->rank ? s->base->dims[s->base->rank - 1] : 1, from = first * s->columns;
+    if (!s->expanded)
+        return (const char *)s->base->data + (size_t)from * dtype_size(s->base_type);
+    weight_expand(s->base, from / last, n * s->columns / last, s->base_type, s->expanded);
+    return s->expanded;
+}
+
 static void sum_stripe(const struct sum *s, struct ops *o, int64_t first, int64_t n)
 {
     size_t from = (size_t)(first * s->columns), bytes = (size_t)(n * s->columns);
     ops_mark mark = ops_push(o);
-    struct tensor *x = op_from_host(o, s->base_type, SHAPE(n, s->columns),
-                                    (const char *)s->base + from * dtype_size(s->base_type));
+    struct tensor *x = op_from_host(o, s->base_type, SHAPE(n, s->columns), own_values(s, first, n));
     struct tensor *y = s->base_type == DTYPE_F32 ? x : op_cast(o, x, DTYPE_F32);
     for (size_t i = 0; i < s->job->count; i++)
         add_term(s, o, y, i, first, n);
@@ -157,11 +155,10 @@ static void sum_stripe(const struct sum *s, struct ops *o, int64_t first, int64_
         ops_fail(o, -EDOM, "%s: with it, %s holds NaN or infinity",
                  s->job->terms[0].module->down ? s->job->terms[0].module->down->file
                                                : s->job->terms[0].diff->file,
-                 s->job->loader->sources[s->job->terms[0].weight]->name);
+                 s->job->loader->list[s->job->terms[0].weight].entry->name);
     if (s->type != DTYPE_F32)
         y = op_cast(o, y, s->type);
-    op_to_host(o, y, s->out ? s->out + from * dtype_size(s->type) : NULL,
-               bytes * dtype_size(s->type));
+    op_to_host(o, y, s->out + from * dtype_size(s->type), bytes * dtype_size(s->type));
     ops_pop(o, mark);
 }
 
@@ -207,66 +204,22 @@ static int sum_all(struct sum *s, struct err *e)
     return code;
 }
 
-/* ---- weights ---- */
-
-/* The checkpoint's values of weight i. */
-static const void *own_values(const struct weight_loader *l, size_t i, enum dtype *type)
-{
-    const struct weights_entry *t = l->sources[i];
-    *type = t->expand ? l->compute : t->dtype;
-    return t->expand ? l->expanded[i] : t->data;
-}
-
-/* The tensor keeps its address, which the model holds. */
-static int replace(const struct weight_loader *l, size_t i, enum dtype type, const void *host,
-                   struct err *e)
-{
-    struct tensor *w = l->owned[i], *made;
-    int code = tensor_weight_new(l->backend, type, w->rank, w->dims, host, l->compute, &made, e);
-    if (code)
-        return code;
-    struct tensor before = *w;
-    *w = *made;
-    *made = before;
-    tensor_weight_free(made);
-    return 0;
-}
-
-int patch_make(const struct patch_job *j, struct patch *out, struct err *e)
+int patch_values(const struct patch_job *j, enum dtype type, void *out, struct err *e)
 {
     const struct weight_loader *l = j->loader;
-    size_t i = j->terms[0].weight, bytes;
-    struct tensor *w = l->owned[i];
-    struct sum s = {.job = j, .type = patch_type(l, i)};
-    s.base = own_values(l, i, &s.base_type);
-    sides(w, &s.rows, &s.columns);
+    size_t i = j->terms[0].weight;
+    const struct weights_entry *t = l->list[i].entry;
+    struct sum s = {.job = j, .base = t, .out = out, .type = type};
+    s.base_type = t->expand ? l->compute : t->dtype;
+    sides(l->list[i].tensor, &s.rows, &s.columns);
     s.stripe = STRIPE_ELEMENTS / s.columns;
     s.stripe = s.stripe < 1 ? 1 : s.stripe > s.rows ? s.rows : s.stripe;
-    bytes = (size_t)patch_bytes(l, i);
-    char *host = s.out = aligned_alloc(64, (bytes + 63) & ~(size_t)63);
-    if (!host)
-        return err_set(e, -ENOMEM, "not enough memory for %zu bytes of weights with LoRA", bytes);
+    if (t->expand) {
+        s.expanded = malloc((size_t)(s.stripe * s.columns) * dtype_size(s.base_type));
+        if (!s.expanded)
+            return err_nomem(e);
+    }
     int code = sum_all(&s, e);
-    if (!code)
-        code = replace(l, i, s.type, host, e);
-    if (code) {
-        free(host);
-        return code;
-    }
-    out->bytes = bytes;
-    out->host = host;
-    if (!l->backend->ops->weight_mapped(w)) {
-        out->host = NULL;
-        free(host);
-        if (w->data == host)
-            w->data = NULL; /* products do not read it, and nothing else may */
-    }
-    return 0;
-}
-
-int patch_undo(const struct weight_loader *l, size_t weight, struct err *e)
-{
-    enum dtype type;
-    const void *own = own_values(l, weight, &type);
-    return replace(l, weight, type, own, e);
+    free(s.expanded);
+    return code;
 }

@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/str.h"
 #include "engine/residency.h"
 #include "engine/run.h"
 
@@ -44,10 +45,11 @@ static void condition_fill(struct run *r, struct condition *x, struct tensor *co
     }
 }
 
+/* Has the weights of the stage in memory. */
 static void turn(struct run *r, enum residency want)
 {
     struct err e = {0};
-    if (!run_failed(r) && residency_set(r->m, want, &e) != 0)
+    if (!r->planning && !run_failed(r) && residency_set(r->m, want, r->by_turns, r->cb, &e) != 0)
         ops_fail(r->o, e.code, "%s", e.text);
 }
 
@@ -63,11 +65,12 @@ static struct condition *condition_of(struct run *r, const char *prompt)
         ops_fail(r->o, -ENOMEM, "not enough memory to keep an encoded prompt");
         return NULL;
     }
-    if (!r->planning && r->by_turns)
-        turn(r, RESIDENT_ENCODER);
+    turn(r, RESIDENT_ENCODER);
     ops_mark mark = ops_push(r->o);
     struct tensor *arrays[CONDITION_ARRAYS] = {0};
-    int count = m->family->encode(m->state, r->o, prompt, arrays, &x->truncated);
+    int count = 0;
+    if (!run_failed(r))
+        count = m->family->encode(m->state, r->o, prompt, arrays, &x->truncated);
     condition_fill(r, x, arrays, count);
     ops_pop(r->o, mark);
     if (!r->planning && !run_failed(r))
@@ -189,11 +192,8 @@ static void count_work(struct run *r)
 static int run_all(struct run *r, struct err *e)
 {
     double t0 = clock_seconds();
-    if (!r->planning && !r->by_turns)
-        turn(r, RESIDENT_ALL);
     encode(r);
-    if (!r->planning && r->by_turns)
-        turn(r, RESIDENT_REST);
+    turn(r, RESIDENT_REST);
     double t1 = clock_seconds();
     run_start(r);
     run_denoise(r);
@@ -276,6 +276,28 @@ static int run_plan(const struct run *r, uint64_t *bytes, struct err *e)
     return rc;
 }
 
+/* The same, with quantized weights expanded where all weights fit beside the work, else kept in
+ * their blocks. */
+static int run_plan_within(const struct run *r, uint64_t *bytes, struct err *e)
+{
+    struct omni_model *m = r->m;
+    if (residency_keep_blocks(m, false, e) != 0 || run_plan(r, bytes, e) != 0)
+        return e->code;
+    if (residency_fits(m, *bytes) || !residency_has_blocks(m))
+        return 0;
+    return residency_keep_blocks(m, true, e) ? e->code : run_plan(r, bytes, e);
+}
+
+/* Opens and puts in force what the requests change about the weights. */
+static int adapt(struct omni_model *m, const struct omni_request *first, struct err *e)
+{
+    if (adapters_want(m->adapters, first->loras, first->lora_count, e) != 0 ||
+        adapters_apply(m->adapters, e) != 0)
+        return e->code;
+    residency_count(m);
+    return 0;
+}
+
 int omni_plan(struct omni_model *m, const struct omni_request *requests, int count, uint64_t *bytes,
               struct err *e)
 {
@@ -285,12 +307,8 @@ int omni_plan(struct omni_model *m, const struct omni_request *requests, int cou
     *e = local; /* what an earlier call left there is not ours */
     if (run_new(m, requests, count, &r, e) != 0)
         return e->code;
-    if (adapters_want(m->adapters, requests[0].loras, requests[0].lora_count, e) != 0)
-        return e->code;
     r->previews = can_preview(m);
-    int rc = run_plan(r, bytes, e);
-    *bytes += adapters_more_bytes(m->adapters);
-    return rc;
+    return adapt(m, requests, e) ? e->code : run_plan_within(r, bytes, e);
 }
 
 static int seed_all(struct run *r, struct err *e)
@@ -309,10 +327,23 @@ static void trace(void *ctx, enum op_kind kind, const char *shape, uint64_t flop
     cb->operation(cb->ctx, kind_names[kind], shape, flops, seconds);
 }
 
+static int check_room(const struct omni_model *m, uint64_t planned, struct err *e)
+{
+    char need[24], weights[24], have[24];
+    uint64_t least = m->info.least_weight_bytes;
+    if (residency_fits_by_turns(m, planned))
+        return 0;
+    return err_set(e, -ENOMEM,
+                   "this request needs %s of memory, %s of them for weights, and %s may be used",
+                   format_bytes(least + planned, need), format_bytes(least, weights),
+                   format_bytes(m->memory, have));
+}
+
 static int run_generate(struct run *r, struct err *e)
 {
     uint64_t bytes = 0;
-    if (run_plan(r, &bytes, e) != 0 || seed_all(r, e) != 0)
+    if (run_plan_within(r, &bytes, e) != 0 || check_room(r->m, bytes, e) != 0 ||
+        seed_all(r, e) != 0)
         return e->code;
     r->o = ops_new(r->m->device.backend, r->m->checkpoint.compute, bytes, e);
     if (!r->o)
@@ -352,8 +383,7 @@ int omni_generate(struct omni_model *m, const struct omni_request *requests, int
         return e->code;
     if (callbacks)
         r->cb = callbacks;
-    if (adapters_want(m->adapters, requests[0].loras, requests[0].lora_count, e) != 0 ||
-        adapters_apply(m->adapters, r->cb->cancelled, r->cb->ctx, e) != 0)
+    if (adapt(m, requests, e) != 0)
         return e->code;
     r->previews = can_preview(m) && r->cb->preview && r->cb->preview_every > 0;
     r->results = results;

@@ -47,8 +47,8 @@ int64_t tensor_elements(const struct tensor *t)
     return n;
 }
 
-int tensor_weight_new(struct backend *b, enum dtype d, int rank, const int64_t *dims,
-                      const void *host, enum dtype compute, struct tensor **out, struct err *e)
+int tensor_weight_shape(struct backend *b, enum dtype d, int rank, const int64_t *dims,
+                        struct tensor **out, struct err *e)
 {
     size_t bytes;
     *out = NULL;
@@ -65,13 +65,21 @@ int tensor_weight_new(struct backend *b, enum dtype d, int rank, const int64_t *
         w->strides[i] = stride;
         stride *= dims[i];
     }
-    int rc = b->ops->weight_prepare(b, w, host, compute, e);
-    if (rc) {
-        free(w);
-        return rc;
-    }
     *out = w;
     return 0;
+}
+
+int tensor_weight_new(struct backend *b, enum dtype d, int rank, const int64_t *dims,
+                      const void *host, enum dtype compute, struct tensor **out, struct err *e)
+{
+    int rc = tensor_weight_shape(b, d, rank, dims, out, e);
+    if (!rc)
+        rc = b->ops->weight_prepare(b, *out, host, compute, e);
+    if (rc) {
+        free(*out);
+        *out = NULL;
+    }
+    return rc;
 }
 
 void tensor_weight_free(struct tensor *w)

@@ -21,10 +21,10 @@ struct model {
     enum omni_precision precision;
     void *handle; /* NULL: not loaded */
     struct omni_model_info info;
-    uint64_t weight_bytes;
-    uint64_t used;      /* order of use */
-    struct err failure; /* code 0: none */
-    uint64_t stamp;     /* of the files when it failed */
+    uint64_t resident_bytes; /* of weights, after its last request */
+    uint64_t used;           /* order of use */
+    struct err failure;      /* code 0: none */
+    uint64_t stamp;          /* of the files when it failed */
 };
 
 struct models {
@@ -95,7 +95,7 @@ static uint64_t loaded_bytes(const struct models *m, const struct model *but)
     uint64_t sum = 0;
     for (int i = 0; i < m->count; i++)
         if (m->list[i]->handle && m->list[i] != but)
-            sum += m->list[i]->weight_bytes;
+            sum += m->list[i]->resident_bytes;
     return sum;
 }
 
@@ -118,65 +118,57 @@ static struct model *least_recently_used(const struct models *m, const struct mo
     return oldest;
 }
 
-/* What the model's weights take when one half of them sleeps (omni_load_options.memory). */
-static uint64_t saved_by_turns(const struct model *model)
+static bool fits(const struct models *m, uint64_t a, uint64_t b, uint64_t c)
 {
-    uint64_t least = model ? model->info.least_weight_bytes : 0;
-    return least && least < model->info.weight_bytes ? model->info.weight_bytes - least : 0;
+    return a <= m->budget && b <= m->budget - a && c <= m->budget - a - b;
 }
 
-/* Unloads other models than `keep` until `bytes` fit beside what stays, at the last with `keep`
- * itself in memory by turns; false: they never do. */
-static bool make_room(struct models *m, const struct model *keep, uint64_t bytes)
+/* The weights of the model when its halves are in memory by turns (omni_load_options.memory). */
+static uint64_t least_weights(const struct model *model)
 {
-    for (;;) {
-        uint64_t used = loaded_bytes(m, NULL);
-        if (used <= m->budget && bytes <= m->budget - used)
-            return true;
-        struct model *victim = least_recently_used(m, keep);
-        used -= saved_by_turns(keep);
+    uint64_t least = model->info.least_weight_bytes;
+    return least ? least : model->info.weight_bytes;
+}
+
+/* Unloads other models than `model` until all of its weights and `bytes` fit beside what stays, or,
+ * when none is left, until they fit by turns; false, and nothing is unloaded: they never do. */
+static bool make_room(struct models *m, const struct model *model, uint64_t bytes)
+{
+    if (!fits(m, least_weights(model), bytes, 0))
+        return false;
+    while (!fits(m, loaded_bytes(m, model), model->info.weight_bytes, bytes)) {
+        struct model *victim = least_recently_used(m, model);
         if (!victim)
-            return used <= m->budget && bytes <= m->budget - used;
+            break;
         log_info("unloading the model %s to make room", victim->id);
         unload(m, victim);
     }
+    return true;
 }
 
-static int no_room(const struct models *m, const char *what, uint64_t needed, uint64_t taken,
-                   struct err *e)
+static int no_room(const struct models *m, const struct model *model, const char *what,
+                   uint64_t bytes, struct err *e)
 {
-    char need[24], have[24], budget[24];
-    uint64_t left = m->budget > taken ? m->budget - taken : 0;
+    char need[24], weights[24], budget[24];
+    uint64_t least = least_weights(model);
     return err_set(e, -ENOMEM,
-                   "%s needs %s of memory and %s are available of the %s that omnifs may use; ask "
-                   "for less, or raise memory in [devices] of registry.ini",
-                   what, format_bytes(needed, need), format_bytes(left, have),
+                   "%s needs %s of memory, %s of them for the model's weights, and omnifs may use "
+                   "%s; ask for less, or raise memory in [devices] of registry.ini",
+                   what, format_bytes(least + bytes, need), format_bytes(least, weights),
                    format_bytes(m->budget, budget));
 }
 
 /* ---- loading ---- */
 
-struct scan {
-    uint64_t weight_bytes; /* of checkpoint files */
-    uint64_t stamp;        /* changes when a file is added, removed, grown or touched */
-};
-
-static bool is_weight_file(const char *name)
+/* Adds to a stamp that changes when a file is added, removed, grown or touched: a sum, as the order
+ * of readdir is no matter. */
+static void scan_file(const struct stat *st, uint64_t *stamp)
 {
-    const char *dot = strrchr(name, '.');
-    return dot && (!strcmp(dot, ".safetensors") || !strcmp(dot, ".gguf"));
+    *stamp += ((uint64_t)st->st_ino * 31 + (uint64_t)st->st_size) * 1000003 +
+              (uint64_t)st->st_mtim.tv_sec * 1009 + (uint64_t)st->st_mtim.tv_nsec;
 }
 
-static void scan_file(const struct stat *st, const char *name, struct scan *s)
-{
-    if (is_weight_file(name))
-        s->weight_bytes += (uint64_t)st->st_size;
-    /* a sum: the order of readdir is no matter */
-    s->stamp += ((uint64_t)st->st_ino * 31 + (uint64_t)st->st_size) * 1000003 +
-                (uint64_t)st->st_mtim.tv_sec * 1009 + (uint64_t)st->st_mtim.tv_nsec;
-}
-
-static void scan_folder(int dirfd, const char *path, int depth, struct scan *s)
+static void scan_folder(int dirfd, const char *path, int depth, uint64_t *stamp)
 {
     int fd = openat(dirfd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *d = fd < 0 ? NULL : fdopendir(fd);
@@ -191,31 +183,31 @@ static void scan_folder(int dirfd, const char *path, int depth, struct scan *s)
             continue;
         if (S_ISDIR(st.st_mode)) {
             if (depth > 1)
-                scan_folder(fd, entry->d_name, depth - 1, s);
+                scan_folder(fd, entry->d_name, depth - 1, stamp);
             continue;
         }
-        scan_file(&st, entry->d_name, s);
+        scan_file(&st, stamp);
     }
     closedir(d);
 }
 
 /* A checkpoint: a folder or a single file. */
-static void scan_model(const char *path, struct scan *s)
+static void scan_model(const char *path, uint64_t *stamp)
 {
     struct stat st;
     if (!stat(path, &st) && S_ISREG(st.st_mode))
-        scan_file(&st, path, s);
+        scan_file(&st, stamp);
     else
-        scan_folder(AT_FDCWD, path, SCAN_DEPTH, s);
+        scan_folder(AT_FDCWD, path, SCAN_DEPTH, stamp);
 }
 
 /* A part that lies elsewhere: a folder of its own, or one in a checkpoint. */
-static void scan_part(const struct omni_part *part, struct scan *s)
+static void scan_part(const struct omni_part *part, uint64_t *stamp)
 {
     char inner[REGISTRY_PATH_SIZE];
     int n = snprintf(inner, sizeof inner, "%s/%s", part->path, part->name);
     bool within = n < (int)sizeof inner && !access(inner, F_OK);
-    scan_folder(AT_FDCWD, within ? inner : part->path, SCAN_DEPTH, s);
+    scan_folder(AT_FDCWD, within ? inner : part->path, SCAN_DEPTH, stamp);
 }
 
 static bool is_model_of(const struct model *model, const struct profile *p)
@@ -245,7 +237,7 @@ static struct model *find_or_add(struct models *m, const struct profile *p)
 }
 
 static int load(struct models *m, struct model *model, const char *path,
-                const struct profile_places *places, uint64_t estimate, struct err *e)
+                const struct profile_places *places, struct err *e)
 {
     struct omni_load_options options = {.device = *m->device ? m->device : NULL,
                                         .precision = model->precision,
@@ -253,8 +245,6 @@ static int load(struct models *m, struct model *model, const char *path,
                                         .memory = m->budget == UINT64_MAX ? 0 : m->budget,
                                         .parts = places->list,
                                         .part_count = places->count};
-    if (!make_room(m, NULL, estimate))
-        return no_room(m, "loading the model", estimate, 0, e);
     void *handle = NULL;
     int code = m->generator.load(m->generator.ctx, path, &options, &handle, e);
     if (code)
@@ -262,7 +252,7 @@ static int load(struct models *m, struct model *model, const char *path,
     pthread_mutex_lock(&m->lock);
     model->handle = handle;
     model->info = *m->generator.info(handle);
-    model->weight_bytes = model->info.weight_bytes;
+    model->resident_bytes = 0; /* weights are read when a request needs them */
     model->failure.code = 0;
     pthread_mutex_unlock(&m->lock);
     log_info("loaded the model %s (%s)", model->id, model->info.family);
@@ -286,20 +276,20 @@ int models_get(struct models *m, const struct profile *p, struct model **out, st
     if (!model->handle) {
         char path[REGISTRY_PATH_SIZE] = "";
         struct profile_places places;
-        struct scan s = {0};
+        uint64_t stamp = 0;
         struct err why = {0};
         int code = model_find(p->model, path, &why);
         if (!code)
             code = profile_places_find(p, &places, &why);
         if (!code)
-            scan_model(path, &s);
+            scan_model(path, &stamp);
         for (int i = 0; !code && i < places.count; i++)
-            scan_part(&places.list[i], &s);
-        if (!code && model->failure.code && model->stamp == s.stamp)
+            scan_part(&places.list[i], &stamp);
+        if (!code && model->failure.code && model->stamp == stamp)
             why = model->failure;
-        else if (code || load(m, model, path, &places, s.weight_bytes, &why)) {
+        else if (code || load(m, model, path, &places, &why)) {
             err_prefix(&why, "the model %s cannot be used", p->model);
-            remember_failure(m, model, &why, s.stamp);
+            remember_failure(m, model, &why, stamp);
             log_error("%s", why.text);
         }
         if (why.code)
@@ -320,11 +310,21 @@ void models_retry(struct models *m)
 
 /* ---- work ---- */
 
+/* What planning and drawing change about the weights. */
+static void take_info(struct models *m, struct model *model)
+{
+    pthread_mutex_lock(&m->lock);
+    model->info = *m->generator.info(model->handle);
+    model->resident_bytes = model->info.resident_bytes;
+    pthread_mutex_unlock(&m->lock);
+}
+
 int models_admit(struct models *m, struct model *model, const struct omni_request *requests,
                  int count, int *fit, uint64_t *bytes, struct err *e)
 {
     for (int n = count;; n = (n + 1) / 2) {
         int code = m->generator.plan(model->handle, requests, n, bytes, e);
+        take_info(m, model);
         if (code)
             return code;
         if (make_room(m, model, *bytes)) {
@@ -332,7 +332,7 @@ int models_admit(struct models *m, struct model *model, const struct omni_reques
             return 0;
         }
         if (n == 1)
-            return no_room(m, "this request", *bytes, model->weight_bytes, e);
+            return no_room(m, model, "this request", *bytes, e);
     }
 }
 
@@ -340,7 +340,7 @@ int models_room(struct models *m, const struct model *model, uint64_t bytes, str
 {
     if (make_room(m, model, bytes))
         return 0;
-    return no_room(m, "the result", bytes, model->weight_bytes, e);
+    return no_room(m, model, "the result", bytes, e);
 }
 
 int models_generate(struct models *m, struct model *model, const struct omni_request *requests,
@@ -349,9 +349,7 @@ int models_generate(struct models *m, struct model *model, const struct omni_req
 {
     int code =
         m->generator.generate(model->handle, requests, count, callbacks, results, timings, e);
-    pthread_mutex_lock(&m->lock);
-    model->weight_bytes = m->generator.info(model->handle)->weight_bytes; /* LoRAs come and go */
-    pthread_mutex_unlock(&m->lock);
+    take_info(m, model);
     return code;
 }
 
@@ -378,7 +376,7 @@ static void fill_report(const struct model *model, struct models_report *r)
         snprintf(r->error, sizeof r->error, "%s", model->failure.text);
     if (!model->handle)
         return; /* the strings of info belong to the model */
-    r->weight_bytes = model->weight_bytes;
+    r->weight_bytes = model->resident_bytes;
     snprintf(r->family, sizeof r->family, "%s", model->info.family);
     snprintf(r->precision, sizeof r->precision, "%s", model->info.precision);
     snprintf(r->device, sizeof r->device, "%s", model->info.device);

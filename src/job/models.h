@@ -26,12 +26,12 @@ int models_get(struct models *m, const struct profile *p, struct model **out, st
 void models_retry(struct models *m);
 const struct omni_model_info *model_info(const struct model *m);
 
-/* How many of `count` equal requests may be drawn at once within the budget; unloads other models
- * where that helps. `bytes`: planned for that many. -ENOMEM names bytes needed and available;
- * -EINVAL: the model cannot do this. */
+/* How many of `count` equal requests may be drawn at once within the budget, exactly, weights
+ * included; unloads other models where that helps. `bytes`: planned for that many. -ENOMEM names
+ * bytes needed and allowed; -EINVAL: the model cannot do this. */
 int models_admit(struct models *m, struct model *model, const struct omni_request *requests,
                  int count, int *fit, uint64_t *bytes, struct err *e);
-/* Is there room for `bytes` of pixels beside this model? -ENOMEM names bytes needed and available.
+/* Is there room for `bytes` of pixels beside this model? -ENOMEM names bytes needed and allowed.
  */
 int models_room(struct models *m, const struct model *model, uint64_t bytes, struct err *e);
 int models_generate(struct models *m, struct model *model, const struct omni_request *requests,
@@ -43,7 +43,7 @@ bool models_available(struct models *m, const struct profile *p, struct err *why
 struct models_report {
     char id[256];
     char family[48], precision[16], device[32];
-    uint64_t weight_bytes;
+    uint64_t weight_bytes; /* in memory now */
     bool loaded;
     char error[480];
 };

@@ -162,6 +162,15 @@ static void check_product(struct backend *b, const struct tensor *w, const float
     ops_free(o);
 }
 
+/* weight_change.make with one term */
+static int sum_of(void *ctx, const struct weight_loader *l, size_t i, enum dtype type, void *out,
+                  struct err *e)
+{
+    struct patch_job job = {.loader = l, .terms = ctx, .count = 1};
+    assert_int_equal(i, 0);
+    return patch_values(&job, type, out, e);
+}
+
 static void large_weight_is_summed_in_stripes_and_given_back(void **state)
 {
     struct files x;
@@ -181,18 +190,19 @@ static void large_weight_is_summed_in_stripes_and_given_back(void **state)
     struct weight_loader loader = {.weights = file, .backend = b, .compute = DTYPE_F32};
     struct tensor *w = weight(&loader, SHAPE(ROWS, COLUMNS), "big.weight");
     struct term t = {.module = &l.modules[0], .scale = 0.5f};
-    struct patch_job job = {.loader = &loader, .terms = &t, .count = 1};
-    struct patch p = {0};
     const float *base = weights_find(file, "big.weight")->data;
     assert_int_equal(patch_check(&loader, &t, &e), 0);
-    assert_int_equal(patch_make(&job, &p, &e), 0);
-    assert_non_null(p.host); /* it is read where it lies */
-    assert_int_equal(p.bytes, (uint64_t)ROWS * COLUMNS * sizeof(float));
+    loader.change = (struct weight_change){sum_of, &t};
+    assert_int_equal(weight_loader_change(&loader, 0, true, &e), 0);
+    assert_int_equal(weight_loader_bytes(&loader, true), 0);
+    assert_int_equal(weight_loader_wake(&loader, &e), 0);
+    assert_ptr_equal(w->data, loader.list[0].copy); /* it is read where it lies */
+    assert_int_equal(weight_loader_bytes(&loader, true), (uint64_t)ROWS * COLUMNS * sizeof(float));
     check_product(b, w, base, &l.modules[0], 0.5);
-    assert_int_equal(patch_undo(&loader, 0, &e), 0);
+    assert_int_equal(weight_loader_change(&loader, 0, false, &e), 0);
+    assert_int_equal(weight_loader_wake(&loader, &e), 0);
     assert_ptr_equal(w->data, base);
     check_product(b, w, base, &l.modules[0], 0);
-    free(p.host);
     weight_loader_free(&loader);
     backend_free(b);
     lora_close(&l);

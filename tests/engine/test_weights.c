@@ -371,8 +371,7 @@ static void weights_come_by_prefix_and_formatted_name(void **state)
     assert_int_equal(tensor_dtype(b), DTYPE_BF16);
     assert_int_equal(tensor_dim(b, 0), 4);
     assert_int_equal(l.parameters, 8);
-    assert_int_equal(l.bytes, 24);
-    assert_int_equal(l.owned_count, 2);
+    assert_int_equal(l.count, 2);
     const char *unused[8];
     assert_int_equal(weights_unused(l.weights, unused, 8), 3);
     assert_string_equal(unused[0], "block.0.f16");

@@ -345,9 +345,10 @@ static void a_request_that_does_not_fit_is_refused_with_the_bytes(void **state)
     bench_submit(&b, 2, 0, MODALITY_IMAGE, "prompt = b\n");
     struct job_view v = bench_wait(&b, 2);
     assert_int_equal(v.state, JOB_FAILED);
-    assert_contains(v.error, "this request needs 500 KB of memory and 59.0 KB are available");
+    assert_contains(
+        v.error, "this request needs 501 KB of memory, 1.0 KB of them for the model's weights, ");
     bench_submit(&b, 3, 0, MODALITY_IMAGE, "prompt = c\nsize = 512x512\n");
-    assert_contains(bench_wait(&b, 3).error, "the result needs 786 KB of memory");
+    assert_contains(bench_wait(&b, 3).error, "the result needs 787 KB of memory");
     bench_stop(&b);
 }
 

@@ -156,6 +156,7 @@ static int generate(void *model, const struct omni_request *requests, int count,
 {
     struct scripted_model *m = model;
     struct script *s = m->script;
+    m->info.resident_bytes = m->info.weight_bytes;
     s->generates++;
     s->pictures += count;
     if (count > s->largest_batch)

@@ -4,6 +4,8 @@
 #include "engine/cpu/cpu.h"
 #include "engine/cpu/simd.h"
 #include "engine/cpu/walk.h"
+#include "engine/weights/half.h"
+#include "engine/weights/quant.h"
 
 uint16_t float_f16(float x)
 {
@@ -89,6 +91,36 @@ void convert_rows(int threads, void *to, enum dtype to_type, const void *from, e
 {
     struct rows_job j = {to, from, to_type, from_type, width, pitch};
     cpu_parallel(threads, rows, 1 + 65536 / width, rows_task, &j);
+}
+
+struct expand_job {
+    char *to;
+    enum dtype to_type;
+    const struct tensor *w;
+    int64_t first;
+};
+
+static void expand_task(void *ctx, int worker, int64_t begin, int64_t end)
+{
+    const struct expand_job *j = ctx;
+    const struct tensor_blocks *b = &j->w->blocks;
+    int64_t width = j->w->dims[1];
+    bool rounds = j->to_type == DTYPE_F32 && j->w->dtype == DTYPE_BF16;
+    (void)worker;
+    for (int64_t i = begin; i < end; i++) {
+        const char *row = (const char *)j->w->data + (size_t)(j->first + i) * b->row_bytes;
+        void *to = j->to + (size_t)(i * width) * dtype_size(j->to_type);
+        quant_values(b->expand, row, b->row_bytes, width, j->to_type, to);
+        for (int64_t k = 0; rounds && k < width; k++)
+            ((float *)to)[k] = bfloat_to_float(float_to_bfloat(((float *)to)[k]));
+    }
+}
+
+void expand_rows(int threads, void *to, enum dtype to_type, const struct tensor *w, int64_t first,
+                 int64_t rows)
+{
+    struct expand_job j = {to, to_type, w, first};
+    cpu_parallel(threads, rows, 1 + 16384 / w->dims[1], expand_task, &j);
 }
 
 struct rows rows_of(const struct tensor *t)

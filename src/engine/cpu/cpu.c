@@ -46,8 +46,6 @@ static const struct backend_ops cpu_ops = {
     .weight_release = cpu_weight_release,
     .weight_bytes = cpu_weight_bytes,
     .weight_mapped = cpu_weight_mapped,
-    .weight_sleep = cpu_weight_sleep,
-    .weight_wake = cpu_weight_wake,
     .upload = cpu_upload,
     .download = cpu_download,
     .fill_zero = cpu_fill_zero,
@@ -125,6 +123,7 @@ int cpu_backend_new(int threads, struct backend **out, struct err *e)
     }
     c->base.name = "cpu";
     c->base.ops = &cpu_ops;
+    c->base.blocks = true;
     c->fastest = -1;
     pthread_mutex_init(&c->lock, NULL);
     struct dnn_shape shape = probe_shape(DTYPE_BF16);

@@ -57,6 +57,9 @@ void convert_span(void *to, enum dtype to_type, const void *from, enum dtype fro
  */
 void convert_rows(int threads, void *to, enum dtype to_type, const void *from, enum dtype from_type,
                   int64_t rows, int64_t width, int64_t pitch);
+/* rows × width of a weight that is kept in blocks, from row `first` on, likewise. */
+void expand_rows(int threads, void *to, enum dtype to_type, const struct tensor *w, int64_t first,
+                 int64_t rows);
 void cpu_upload(struct ops *o, struct tensor *y, const void *host, size_t bytes);
 void cpu_download(struct ops *o, void *host, const struct tensor *x, size_t bytes);
 void cpu_fill_zero(struct ops *o, struct tensor *y);
@@ -67,7 +70,7 @@ void cpu_move(struct ops *o, void *to, const void *from, size_t bytes);
 
 enum weight_form {
     WEIGHT_VECTOR, /* ranks 1, 3, 5: an fp32 copy, at tensor.data */
-    WEIGHT_MAPPED, /* as the caller's memory holds it */
+    WEIGHT_MAPPED, /* as the caller's memory holds it: values, or blocks to be expanded */
     WEIGHT_PACKED, /* a copy in `type`, in the order that oneDNN likes best */
 };
 struct cpu_weight {
@@ -87,8 +90,6 @@ int cpu_weight_prepare(struct backend *b, struct tensor *w, const void *host, en
 void cpu_weight_release(struct backend *b, struct tensor *w);
 uint64_t cpu_weight_bytes(const struct tensor *w);
 bool cpu_weight_mapped(const struct tensor *w);
-void cpu_weight_sleep(struct backend *b, struct tensor *w);
-int cpu_weight_wake(struct backend *b, struct tensor *w, struct err *e);
 
 /* ---- kernels, as in backend.h ---- */
 

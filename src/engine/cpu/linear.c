@@ -25,7 +25,7 @@ struct linear {
     enum dtype type;     /* of the product */
     int64_t items, rows; /* rows an item */
     int64_t row_block, column_block;
-    bool widen; /* blocks of w are converted to `type` */
+    bool widen; /* blocks of columns of w are converted or expanded to `type` */
 
     const char *xs;     /* dense or evenly spaced rows in `type` */
     int64_t item_pitch; /* elements between items of xs */
@@ -58,7 +58,7 @@ static void choose_blocks(struct linear *l)
     if (l->layout)
         return;
     int64_t columns = BLOCK_FLOPS / 2 / k / l->row_block;
-    if (l->widen)
+    if (l->widen || l->w->blocks.expand) /* the same bits, expanded before or now */
         columns = at_most(columns, WIDEN_BYTES / (k * (int64_t)dtype_size(l->type)));
     columns = columns / COLUMN_STEP * COLUMN_STEP;
     l->column_block = at_most(columns > COLUMN_STEP ? columns : COLUMN_STEP, n);
@@ -169,10 +169,13 @@ static void run_blocks(const struct linear *l, const void *packed)
 {
     int64_t n = l->w->dims[0], k = l->w->dims[1];
     size_t row_bytes = (size_t)l->w->strides[0] * dtype_size(l->w->dtype);
+    bool expands = !packed && l->w->blocks.kept;
     for (int64_t first = 0; first < n && !ops_cancelled(l->o); first += l->column_block) {
         int64_t columns = at_most(n - first, l->column_block);
         const void *w = packed ? packed : (const char *)l->w->data + (size_t)first * row_bytes;
-        if (l->widen)
+        if (expands)
+            expand_rows(l->c->threads, l->wide, l->type, l->w, first, columns);
+        else if (l->widen)
             convert_rows(l->c->threads, l->wide, l->type, w, l->w->dtype, columns, k,
                          l->w->strides[0]);
         run_columns(l, l->widen ? l->wide : w, first, columns);
@@ -188,7 +191,7 @@ void cpu_linear(struct ops *o, struct tensor *y, const struct tensor *x, const s
     int64_t n = w->dims[0], k = w->dims[1];
     l.type = packed ? cw->type : l.c->has_bf16 ? ops_compute(o) : DTYPE_F32;
     l.layout = packed ? &cw->layout : NULL;
-    l.widen = !packed && w->dtype != l.type;
+    l.widen = !packed && (w->dtype != l.type || w->blocks.kept);
     l.bias = bias ? bias->data : NULL;
     l.shape = (struct dnn_shape){.type = l.type,
                                  .threads = l.c->threads,

@@ -2,12 +2,11 @@
  *
  * oneDNN reads a packed matrix 5 to 9 % faster from about 100 rows on, and two to three times
  * faster for single rows; so small matrices are packed, and large ones, whose duplicate would cost
- * more than it gains, stay mapped. fp32 products with large half-precision weights expand them in
- * blocks (linear.c). */
+ * more than it gains, stay mapped, as do tables and quantized blocks. fp32 products with large
+ * half-precision weights, and all products with blocks, expand them a stretch at a time (linear.c).
+ */
 #include <errno.h>
 #include <stdlib.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "engine/cpu/cpu.h"
@@ -15,20 +14,6 @@
 #define PACK_MAX  (INT64_C(1) << 22) /* elements */
 #define PACK_ROWS 128                /* products that the packed order is chosen for */
 #define PACK_SIDE 64
-
-/* Tells the kernel that the caller's copy will hardly be read again. Harmless on any memory. */
-static void let_go(const void *host, size_t bytes)
-{
-#ifdef MADV_COLD
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    uintptr_t begin = ((uintptr_t)host + page - 1) & ~(page - 1);
-    uintptr_t end = ((uintptr_t)host + bytes) & ~(page - 1);
-    if (end > begin)
-        (void)madvise((void *)begin, end - begin, MADV_COLD); /* only advice: failure is fine */
-#else
-    (void)host, (void)bytes;
-#endif
-}
 
 static int take_memory(struct cpu_weight *cw, struct err *e)
 {
@@ -99,18 +84,20 @@ static int prepare_packed(struct cpu *c, struct cpu_weight *cw, const struct ten
     rc = dnn_dense_layout(&shape, from, &dense, e);
     if (!rc)
         rc = dnn_reorder(&c->dnn, &dense, wide ? wide : host, &cw->layout, cw->data, e);
-    let_go(host, (size_t)tensor_elements(w) * dtype_size(w->dtype));
     return rc;
 }
 
 static void prepare_mapped(struct cpu_weight *cw, const struct tensor *w)
 {
     cw->form = WEIGHT_MAPPED;
-    cw->bytes = (size_t)tensor_elements(w) * dtype_size(w->dtype);
+    cw->bytes = w->blocks.kept ? (size_t)w->dims[0] * w->blocks.row_bytes
+                               : (size_t)tensor_elements(w) * dtype_size(w->dtype);
 }
 
 static bool worth_packing(const struct tensor *w, enum dtype type)
 {
+    if (w->table || w->blocks.kept)
+        return false;
     return !weight_is_matrix(w) || tensor_elements(w) <= PACK_MAX ||
            (type == DTYPE_BF16 && w->dtype != DTYPE_BF16);
 }
@@ -147,6 +134,7 @@ void cpu_weight_release(struct backend *b, struct tensor *w)
         free(cw->data);
     free(cw);
     w->prepared = NULL;
+    w->data = NULL;
 }
 
 uint64_t cpu_weight_bytes(const struct tensor *w)
@@ -159,23 +147,4 @@ bool cpu_weight_mapped(const struct tensor *w)
 {
     const struct cpu_weight *cw = w->prepared;
     return cw && cw->form == WEIGHT_MAPPED;
-}
-
-void cpu_weight_sleep(struct backend *b, struct tensor *w)
-{
-    struct cpu_weight *cw = w->prepared;
-    (void)b;
-    if (!cw || cw->form != WEIGHT_PACKED || !w->data)
-        return;
-    free(cw->data);
-    cw->data = NULL;
-    cw->bytes = 0;
-}
-
-int cpu_weight_wake(struct backend *b, struct tensor *w, struct err *e)
-{
-    struct cpu_weight *cw = w->prepared;
-    if (!cw || cw->form != WEIGHT_PACKED || !w->data || cw->data)
-        return 0;
-    return prepare_packed(cpu_of(b), cw, w, w->data, e);
 }

@@ -105,8 +105,8 @@ static int load_tensors(struct clip_text *c, struct part *p, struct err *e)
         c->projection = 0;
     if (weights_find(p->weights, "text_model.embeddings.token_embedding.weight"))
         l->prefix = "text_model.";
-    c->tokens = weight(l, SHAPE(c->vocabulary, c->width), "embeddings.token_embedding.weight");
-    c->places = weight(l, SHAPE(c->positions, c->width), "embeddings.position_embedding.weight");
+    c->tokens = weight_table(l, c->vocabulary, c->width, "embeddings.token_embedding.weight");
+    c->places = weight_table(l, c->positions, c->width, "embeddings.position_embedding.weight");
     for (int i = 0; i < c->layers && !l->err.code; i++)
         load_layer(c, l, &c->layer[i], i);
     c->final_norm.w = weight(l, SHAPE(c->width), "final_layer_norm.weight");

@@ -98,7 +98,7 @@ static int load_tensors(struct qwen3 *q, struct part *p, struct err *e)
     q->layer = calloc((size_t)q->layers + 1, sizeof(*q->layer));
     if (!q->layer)
         return err_nomem(e);
-    q->embedding = weight(l, SHAPE(q->vocabulary, q->width), "embed_tokens.weight");
+    q->embedding = weight_table(l, q->vocabulary, q->width, "embed_tokens.weight");
     for (int i = 0; i < q->layers && !l->err.code; i++)
         load_layer(q, l, &q->layer[i], i);
     if (q->layers == q->config_layers)

@@ -8,6 +8,7 @@
 #include "base/str.h"
 #include "engine/backend.h"
 #include "engine/weights/half.h"
+#include "engine/weights/quant.h"
 #include "engine/weights/synthetic.h"
 #include "engine/weights/usage.h"
 #include "engine/weights/weights.h"
@@ -36,31 +37,20 @@ static bool full_name(struct weight_loader *l, char out[NAME_LIMIT], const char 
     return false;
 }
 
-static void *grown(void *list, size_t cap)
+/* Takes over a tensor. */
+static struct weight_source *keep(struct weight_loader *l, struct tensor *t,
+                                  const struct weights_entry *entry)
 {
-    return realloc(list, cap * sizeof(void *));
-}
-
-/* Takes over a tensor and the data made for it (NULL for mapped data). */
-static bool keep(struct weight_loader *l, struct tensor *t, void *expanded,
-                 const struct weights_entry *source)
-{
-    if (l->owned_count == l->owned_cap) {
-        size_t cap = l->owned_cap ? 2 * l->owned_cap : 64;
-        void *owned = grown(l->owned, cap);
-        l->owned = owned ? owned : l->owned;
-        void *data = owned ? grown(l->expanded, cap) : NULL;
-        l->expanded = data ? data : l->expanded;
-        void *sources = data ? grown(l->sources, cap) : NULL;
-        l->sources = sources ? sources : l->sources;
-        if (!sources)
-            return false;
-        l->owned_cap = cap;
+    if (l->count == l->cap) {
+        size_t cap = l->cap ? 2 * l->cap : 64;
+        struct weight_source *list = realloc(l->list, cap * sizeof *list);
+        if (!list)
+            return NULL;
+        l->list = list;
+        l->cap = cap;
     }
-    l->expanded[l->owned_count] = expanded;
-    l->sources[l->owned_count] = source;
-    l->owned[l->owned_count++] = t;
-    return true;
+    l->list[l->count] = (struct weight_source){.tensor = t, .entry = entry};
+    return &l->list[l->count++];
 }
 
 static bool same_shape(const struct weights_entry *t, int rank, const int64_t *dims)
@@ -76,30 +66,118 @@ static uint64_t elements(const struct weights_entry *t)
     return n;
 }
 
-/* A quantized tensor as fp32 or bf16, a stretch at a time. */
-static int expand(const struct weights_entry *t, enum dtype dtype, void **out, struct err *e)
+/* ---- a weight's values ---- */
+
+enum dtype weight_changed_type(const struct weight_loader *l, size_t i)
 {
-    enum { BLOCK = 256, STRETCH = 16 * BLOCK }; /* values; every block divides BLOCK */
-    float values[STRETCH];
-    uint64_t count = elements(t);
-    const uint8_t *from = t->data;
-    size_t bytes;
-    if (!size_mul((size_t)count, dtype_size(dtype), &bytes) || !(*out = malloc(bytes + 1)))
-        return err_set(e, -ENOMEM, "%s: not enough memory to expand tensor '%s'", t->file, t->name);
-    size_t step = count ? t->bytes * BLOCK / (size_t)count : 0;
-    for (uint64_t i = 0; i < count; i += STRETCH) {
-        uint64_t n = count - i < STRETCH ? count - i : STRETCH;
-        t->expand(from + i / BLOCK * step, (int64_t)n, values);
-        for (uint64_t k = 0; dtype == DTYPE_BF16 && k < n; k++)
-            ((uint16_t *)*out)[i + k] = float_to_bfloat(values[k]);
-        if (dtype != DTYPE_BF16)
-            memcpy((float *)*out + i, values, (size_t)n * sizeof *values);
+    int rank = l->list[i].tensor->rank;
+    return l->compute == DTYPE_BF16 && (rank == 2 || rank == 4) ? DTYPE_BF16 : DTYPE_F32;
+}
+
+static enum dtype type_of(const struct weight_loader *l, size_t i)
+{
+    const struct weights_entry *t = l->list[i].entry;
+    return l->list[i].changed ? weight_changed_type(l, i) : t->expand ? l->compute : t->dtype;
+}
+
+void weight_expand(const struct weights_entry *t, int64_t first, int64_t rows, enum dtype dtype,
+                   void *out)
+{
+    int64_t columns = t->rank ? t->dims[t->rank - 1] : 1;
+    size_t row = columns ? t->bytes / (size_t)(elements(t) / (uint64_t)columns) : 0;
+    for (int64_t i = 0; i < rows; i++)
+        quant_values(t->expand, (const char *)t->data + (size_t)(first + i) * row, row, columns,
+                     dtype, (char *)out + (size_t)(i * columns) * dtype_size(dtype));
+}
+
+/* Values that no file has as they are: summed with LoRAs, or expanded. */
+static int make_copy(struct weight_loader *l, size_t i, struct err *e)
+{
+    struct weight_source *s = &l->list[i];
+    enum dtype type = type_of(l, i);
+    size_t bytes = (size_t)tensor_elements(s->tensor) * dtype_size(type); /* shape_bytes checked */
+    s->copy = aligned_alloc(64, (bytes + 63) & ~(size_t)63);
+    if (!s->copy)
+        return err_set(e, -ENOMEM, "%s: not enough memory for %zu bytes of tensor '%s'",
+                       s->entry->file, bytes, s->entry->name);
+    if (s->changed)
+        return l->change.make(l->change.ctx, l, i, type, s->copy, e);
+    int64_t columns = s->tensor->dims[s->tensor->rank - 1];
+    weight_expand(s->entry, 0, tensor_elements(s->tensor) / columns, type, s->copy);
+    return 0;
+}
+
+static int prepare(struct weight_loader *l, size_t i, const void *host, bool kept, struct err *e)
+{
+    struct tensor *w = l->list[i].tensor;
+    const struct weights_entry *t = l->list[i].entry;
+    w->dtype = type_of(l, i);
+    w->blocks = (struct tensor_blocks){0};
+    if (t->expand && !l->list[i].changed) {
+        w->blocks.expand = t->expand;
+        w->blocks.row_bytes = t->bytes / (size_t)(tensor_elements(w) / w->dims[w->rank - 1]);
+        w->blocks.kept = kept;
+    }
+    return l->backend->ops->weight_prepare(l->backend, w, host, l->compute, e);
+}
+
+/* For plans. Blocks are kept where products would read the expanded values from host memory. */
+static int prepare_shape(struct weight_loader *l, size_t i, struct err *e)
+{
+    const struct backend *b = l->backend;
+    struct tensor *w = l->list[i].tensor;
+    int code = prepare(l, i, NULL, false, e);
+    if (code || !l->in_blocks || !b->blocks || !w->blocks.expand || w->rank != 2 || w->table ||
+        !b->ops->weight_mapped(w))
+        return code;
+    b->ops->weight_release(l->backend, w);
+    return prepare(l, i, NULL, true, e);
+}
+
+/* The tensor of weight i becomes one for plans again. */
+static int put_to_sleep(struct weight_loader *l, size_t i, struct err *e)
+{
+    struct weight_source *s = &l->list[i];
+    l->backend->ops->weight_release(l->backend, s->tensor);
+    free(s->copy);
+    s->copy = NULL;
+    if (s->ready)
+        weights_forget(l->weights, s->entry);
+    s->ready = false;
+    return prepare_shape(l, i, e);
+}
+
+static int wake(struct weight_loader *l, size_t i, struct err *e)
+{
+    struct weight_source *s = &l->list[i];
+    struct tensor *w = s->tensor;
+    bool kept = w->blocks.kept;
+    int code = s->changed || (s->entry->expand && !kept) ? make_copy(l, i, e) : 0;
+    l->backend->ops->weight_release(l->backend, w);
+    if (!code)
+        code = prepare(l, i, s->copy ? s->copy : s->entry->data, kept, e);
+    if (code) {
+        struct err ignored = {0};
+        put_to_sleep(l, i, &ignored);
+        return code;
+    }
+    s->ready = true;
+    bool mapped = l->backend->ops->weight_mapped(w);
+    if (s->copy || !mapped)
+        weights_forget(l->weights, s->entry); /* it has been read, and will not be */
+    if (s->copy && !mapped) {
+        if (w->data == s->copy)
+            w->data = NULL; /* kernels do not read it, and nothing else may */
+        free(s->copy);
+        s->copy = NULL;
     }
     return 0;
 }
 
+/* ---- making tensors ---- */
+
 static struct tensor *make(struct weight_loader *l, const struct weights_entry *t, int rank,
-                           const int64_t *dims)
+                           const int64_t *dims, bool table)
 {
     char found[SHAPE_TEXT], expected[SHAPE_TEXT];
     if (!same_shape(t, rank, dims)) {
@@ -112,26 +190,20 @@ static struct tensor *make(struct weight_loader *l, const struct weights_entry *
                 t->file, t->name, t->stored);
         return NULL;
     }
-    AUTO_FREE void *expanded = NULL;
     struct tensor *made = NULL;
-    enum dtype dtype = t->expand ? l->compute : t->dtype;
-    const void *data = t->data;
-    if (t->expand && !l->shapes_only) {
-        if (expand(t, dtype, &expanded, &l->err))
-            return NULL;
-        data = expanded;
-    }
-    if (tensor_weight_new(l->backend, dtype, rank, dims, l->shapes_only ? NULL : data, l->compute,
-                          &made, &l->err))
+    if (tensor_weight_shape(l->backend, t->dtype, rank, dims, &made, &l->err))
         return NULL;
-    if (!keep(l, made, expanded, t)) {
+    made->table = table;
+    if (!keep(l, made, t)) {
         tensor_weight_free(made);
         err_nomem(&l->err);
         return NULL;
     }
-    expanded = NULL;
     l->parameters += elements(t);
-    l->bytes += t->expand ? elements(t) * dtype_size(dtype) : t->bytes;
+    if (prepare_shape(l, l->count - 1, &l->err))
+        return NULL;
+    if (!l->shapes_only && !l->asleep && wake(l, l->count - 1, &l->err))
+        return NULL;
     return made;
 }
 
@@ -141,18 +213,20 @@ static bool made_if_optional(const char *name)
     return strcmp(name, "text_projection.weight") == 0;
 }
 
-static struct tensor *load(struct weight_loader *l, int rank, const int64_t *dims, bool optional,
+enum need { REQUIRED, OPTIONAL, TABLE };
+
+static struct tensor *load(struct weight_loader *l, int rank, const int64_t *dims, enum need need,
                            const char *fmt, va_list ap)
 {
     char name[NAME_LIMIT], expected[SHAPE_TEXT];
     if (l->err.code || !full_name(l, name, fmt, ap))
         return NULL;
     const struct weights_entry *t = weights_use(l->weights, name);
-    if (weights_made(l->weights) && (!optional || made_if_optional(name)))
+    if (weights_made(l->weights) && (need != OPTIONAL || made_if_optional(name)))
         t = synthetic_entry(weights_made(l->weights), name, rank, dims, &l->err);
     if (t)
-        return make(l, t, rank, dims);
-    if (!optional && !l->err.code)
+        return make(l, t, rank, dims, need == TABLE);
+    if (need != OPTIONAL && !l->err.code)
         err_set(&l->err, -ENOENT, "%s: tensor '%s' is missing, expected with shape %s",
                 weights_path(l->weights), name, shape_text(rank, dims, expected));
     return NULL;
@@ -162,7 +236,7 @@ struct tensor *weight(struct weight_loader *l, int rank, const int64_t *dims, co
 {
     va_list ap;
     va_start(ap, fmt);
-    struct tensor *t = load(l, rank, dims, false, fmt, ap);
+    struct tensor *t = load(l, rank, dims, REQUIRED, fmt, ap);
     va_end(ap);
     return t;
 }
@@ -172,51 +246,85 @@ struct tensor *weight_optional(struct weight_loader *l, int rank, const int64_t 
 {
     va_list ap;
     va_start(ap, fmt);
-    struct tensor *t = load(l, rank, dims, true, fmt, ap);
+    struct tensor *t = load(l, rank, dims, OPTIONAL, fmt, ap);
     va_end(ap);
     return t;
 }
 
-/* Is it as the file has it, so that it can be made again? (Not expanded, not patched.) */
-static bool from_file(const struct weight_loader *l, size_t i)
+struct tensor *weight_table(struct weight_loader *l, int64_t rows, int64_t columns, const char *fmt,
+                            ...)
 {
-    return !l->expanded[i] && l->sources[i] && l->owned[i]->data == l->sources[i]->data;
+    va_list ap;
+    va_start(ap, fmt);
+    struct tensor *t = load(l, SHAPE(rows, columns), TABLE, fmt, ap);
+    va_end(ap);
+    return t;
 }
 
-void weight_loader_sleep(struct weight_loader *l)
+/* ---- in memory or not ---- */
+
+int weight_loader_sleep(struct weight_loader *l, struct err *e)
 {
-    const struct backend_ops *b = l->backend ? l->backend->ops : NULL;
-    if (l->asleep || l->shapes_only || !b || !b->weight_sleep)
-        return;
-    for (size_t i = 0; i < l->owned_count; i++)
-        if (from_file(l, i))
-            b->weight_sleep(l->backend, l->owned[i]);
-    weights_forget(l->weights);
-    l->asleep = true;
+    for (size_t i = 0; i < l->count; i++)
+        if (l->list[i].ready && put_to_sleep(l, i, e))
+            return e->code;
+    return 0;
 }
 
 int weight_loader_wake(struct weight_loader *l, struct err *e)
 {
-    for (size_t i = 0; l->asleep && i < l->owned_count; i++)
-        if (from_file(l, i) && l->backend->ops->weight_wake(l->backend, l->owned[i], e) != 0)
+    for (size_t i = 0; i < l->count && !l->shapes_only; i++)
+        if (!l->list[i].ready && !l->list[i].changed)
+            weights_read_ahead(l->weights, l->list[i].entry);
+    for (size_t i = 0; i < l->count && !l->shapes_only; i++) {
+        if (l->list[i].ready)
+            continue;
+        if (l->cancelled && l->cancelled(l->cancel_ctx))
+            return err_set(e, -ECANCELED, "cancelled");
+        if (wake(l, i, e))
             return e->code;
-    l->asleep = false;
+    }
     return 0;
+}
+
+int weight_loader_change(struct weight_loader *l, size_t i, bool changed, struct err *e)
+{
+    l->list[i].changed = changed;
+    return put_to_sleep(l, i, e);
+}
+
+int weight_loader_keep_blocks(struct weight_loader *l, bool keep, struct err *e)
+{
+    if (l->in_blocks == keep)
+        return 0;
+    l->in_blocks = keep;
+    for (size_t i = 0; i < l->count; i++) {
+        const struct tensor *w = l->list[i].tensor;
+        if (w->blocks.expand && (w->blocks.kept || l->backend->ops->weight_mapped(w)) &&
+            put_to_sleep(l, i, e))
+            return e->code;
+    }
+    return 0;
+}
+
+uint64_t weight_loader_bytes(const struct weight_loader *l, bool ready)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < l->count; i++)
+        if (!ready || l->list[i].ready)
+            sum += l->backend->ops->weight_bytes(l->list[i].tensor);
+    return sum;
 }
 
 void weight_loader_free(struct weight_loader *l)
 {
-    for (size_t i = 0; i < l->owned_count; i++) {
-        tensor_weight_free(l->owned[i]);
-        free(l->expanded[i]);
+    for (size_t i = 0; i < l->count; i++) {
+        tensor_weight_free(l->list[i].tensor);
+        free(l->list[i].copy);
     }
-    free(l->owned);
-    free(l->expanded);
-    free(l->sources);
-    l->owned = NULL;
-    l->expanded = NULL;
-    l->sources = NULL;
-    l->owned_count = l->owned_cap = 0;
+    free(l->list);
+    l->list = NULL;
+    l->count = l->cap = 0;
 }
 
 /* ---- copies to fp32 ---- */
@@ -263,7 +371,6 @@ static int copy_f32(struct weight_loader *l, float *dst, int64_t count,
         if (!l->shapes_only)
             t->expand(t->data, count, dst);
         l->parameters += (uint64_t)count;
-        l->bytes += t->bytes;
         return 0;
     }
     for (size_t i = 0; i < sizeof readings / sizeof *readings; i++) {
@@ -276,7 +383,6 @@ static int copy_f32(struct weight_loader *l, float *dst, int64_t count,
         for (int64_t k = 0; k < count; k++)
             dst[k] = l->shapes_only ? 0 : r->read((const char *)t->data + (size_t)k * r->bytes);
         l->parameters += (uint64_t)count;
-        l->bytes += t->bytes;
         return 0;
     }
     return err_set(&l->err, -ENOTSUP, "%s: tensor '%s' is stored as %s, expected a float type",

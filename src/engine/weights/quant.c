@@ -131,3 +131,20 @@ const struct quant_type *quant_find(uint32_t id)
             return &types[i];
     return NULL;
 }
+
+void quant_values(void (*expand)(const void *blocks, int64_t values, float *out),
+                  const void *blocks, size_t bytes, int64_t values, enum dtype dtype, void *out)
+{
+    enum { STRETCH = 4 * QUANT_LARGEST_BLOCK };
+    float wide[STRETCH];
+    if (dtype == DTYPE_F32) {
+        expand(blocks, values, out);
+        return;
+    }
+    for (int64_t i = 0; i < values; i += STRETCH) {
+        int64_t n = values - i < STRETCH ? values - i : STRETCH;
+        expand((const char *)blocks + (size_t)i * bytes / (size_t)values, n, wide);
+        for (int64_t k = 0; k < n; k++)
+            ((uint16_t *)out)[i + k] = float_to_bfloat(wide[k]);
+    }
+}

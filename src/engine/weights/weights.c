@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/file.h"
@@ -356,9 +357,24 @@ uint64_t weights_bytes(const struct weights *w)
     return sum;
 }
 
-void weights_forget(const struct weights *w)
+/* Whole pages around a tensor: those of a mapping that nobody writes, which lose nothing. */
+static void advise(const struct weights *w, const struct weights_entry *t, int advice)
 {
-    for (size_t i = 0; i < w->file_count; i++)
-        if (w->files[i].map) /* private and never written: nothing is lost */
-            (void)madvise(w->files[i].map, w->files[i].map_size, MADV_DONTNEED);
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), at = (uintptr_t)t->data;
+    uintptr_t begin = at & ~(page - 1), end = (at + t->bytes + page - 1) & ~(page - 1);
+    bool mapped = w->made != NULL;
+    for (size_t i = 0; i < w->file_count && !mapped; i++)
+        mapped = w->files[i].map && at - (uintptr_t)w->files[i].map < w->files[i].map_size;
+    if (mapped && t->bytes)
+        (void)madvise((void *)begin, end - begin, advice); /* failure only costs */
+}
+
+void weights_forget(const struct weights *w, const struct weights_entry *t)
+{
+    advise(w, t, MADV_DONTNEED);
+}
+
+void weights_read_ahead(const struct weights *w, const struct weights_entry *t)
+{
+    advise(w, t, MADV_WILLNEED);
 }

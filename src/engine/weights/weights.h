@@ -47,10 +47,29 @@ const struct weights_entry *weights_at(const struct weights *w, size_t i); /* so
 const struct weights_entry *weights_find(const struct weights *w, const char *name);
 uint64_t weights_parameters(const struct weights *w);
 uint64_t weights_bytes(const struct weights *w);
-/* Gives mapped pages back to the system; whoever reads them again reads the file again. */
-void weights_forget(const struct weights *w);
+/* Gives a tensor's mapped pages back to the system, which reads them again when they are asked for;
+ * and asks for them beforehand. Both do nothing for data that is not mapped. */
+void weights_forget(const struct weights *w, const struct weights_entry *t);
+void weights_read_ahead(const struct weights *w, const struct weights_entry *t);
 /* How many tensors no loader has asked for; up to `max` of their names (borrowed) into `names`. */
 size_t weights_unused(const struct weights *w, const char **names, size_t max);
+
+/* A weight, and where its values come from. */
+struct weight_source {
+    struct tensor *tensor;
+    const struct weights_entry *entry;
+    bool changed; /* it has other values than the file: weight_change.make */
+    bool ready;   /* the tensor has data; else it is good for plans alone */
+    void *copy;   /* values that the tensor reads and no file has, or NULL */
+};
+
+/* Makes the values of a weight that is changed, in `type`: shape and order as in the file. */
+struct weight_loader;
+struct weight_change {
+    int (*make)(void *ctx, const struct weight_loader *l, size_t i, enum dtype type, void *out,
+                struct err *e);
+    void *ctx;
+};
 
 /* A loader with a sticky error: load a whole part without checks, ask once.
  *     struct weight_loader l = {.weights = w, .backend = b, .compute = DTYPE_BF16};
@@ -60,30 +79,49 @@ struct weight_loader {
     struct weights *weights;
     struct backend *backend;
     enum dtype compute;
-    bool shapes_only;   /* plans: no data is touched */
+    bool shapes_only;   /* never more than plans: no data is touched */
+    bool asleep;        /* tensors serve plans alone until weight_loader_wake */
+    bool in_blocks;     /* quantized matrices stay so where the backend can (backend.blocks) */
     const char *prefix; /* put before every name, may be NULL */
     struct err err;     /* the first failure: file, tensor, found, expected */
-    uint64_t parameters, bytes;
-    struct tensor **owned;                /* every tensor made, for weight_loader_free */
-    void **expanded;                      /* [owned_cap]: a tensor's expanded data, or NULL */
-    const struct weights_entry **sources; /* [owned_cap]: what each was made from */
-    size_t owned_count, owned_cap;
-    bool asleep;
+    uint64_t parameters;
+    struct weight_source *list; /* [count]: every tensor made, in order */
+    size_t count, cap;
+    struct weight_change change;
+    bool (*cancelled)(void *ctx); /* asked while weights wake, may be NULL */
+    void *cancel_ctx;
 };
 struct tensor *weight(struct weight_loader *l, int rank, const int64_t *dims, const char *fmt, ...)
     ERR_PRINTF(4, 5);
 /* NULL without error where the tensor is not in the file. */
 struct tensor *weight_optional(struct weight_loader *l, int rank, const int64_t *dims,
                                const char *fmt, ...) ERR_PRINTF(4, 5);
+/* Of which op_embedding looks rows up. */
+struct tensor *weight_table(struct weight_loader *l, int64_t rows, int64_t columns, const char *fmt,
+                            ...) ERR_PRINTF(4, 5);
 /* Copies a tensor of `count` values, stored as F32, BF16, F16 or F64, to fp32 host memory (zeros
  * when shapes_only); 0 or the sticky error: -ENOENT, -EINVAL on another count. */
 int weight_to_f32(struct weight_loader *l, float *dst, int64_t count, const char *fmt, ...)
     ERR_PRINTF(4, 5);
-/* Gives the memory of the weights back as far as the files have it still; they may not be used
- * until weight_loader_wake. Both do nothing the second time. */
-void weight_loader_sleep(struct weight_loader *l);
+
+/* Gives every tensor its data, or takes it away and with it the memory; what is so already stays.
+ * After a failure of either (-ENOMEM, -ECANCELED, what weight_change.make says) some tensors have
+ * data, and the next call goes on. */
 int weight_loader_wake(struct weight_loader *l, struct err *e);
-/* Frees every tensor the loader made (the model keeps `owned` and calls this at its end). */
+int weight_loader_sleep(struct weight_loader *l, struct err *e);
+/* From the next wake on, weight i has changed values or the file's again; it is asleep. */
+int weight_loader_change(struct weight_loader *l, size_t i, bool changed, struct err *e);
+/* The type of changed values: that of products, so that they are rounded once; what is no factor of
+ * products stays fp32. */
+enum dtype weight_changed_type(const struct weight_loader *l, size_t i);
+/* Sets in_blocks for tensors that are made already; those that become others are asleep. */
+int weight_loader_keep_blocks(struct weight_loader *l, bool keep, struct err *e);
+/* Bytes of memory, exactly, of the tensors that have data or (`ready` false) would have. */
+uint64_t weight_loader_bytes(const struct weight_loader *l, bool ready);
+/* Rows (along the last axis) first … first + rows - 1 of a quantized tensor, in F32 or BF16. */
+void weight_expand(const struct weights_entry *t, int64_t first, int64_t rows, enum dtype dtype,
+                   void *out);
+/* Frees every tensor the loader made (the model keeps `list` and calls this at its end). */
 void weight_loader_free(struct weight_loader *l);
 
 #endif
