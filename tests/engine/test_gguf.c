@@ -14,6 +14,9 @@
 #include "engine/backend.h"
 #include "engine/weights/gguf.h"
 #include "engine/weights/weights.h"
+#include "../support/det.h"
+#include "../support/scratch.h"
+#include "../support/tensors.h"
 
 #define FILE_NAME "tests/engine/golden/gguf/small.gguf"
 #define EXPECTED  "tests/engine/golden/gguf/small.f32"
@@ -88,6 +91,126 @@ static void a_quantized_weight_serves_in_products(void **state)
     backend_free(b);
 }
 
+/* ---- blocks that stay blocks ---- */
+
+/* x[items, rows, K] · wᵀ in memory of exactly the planned size; heap. */
+static float *product(struct backend *b, enum dtype compute, const struct tensor *w, int64_t items,
+                      int64_t rows)
+{
+    struct err e = {0};
+    int64_t n = tensor_dim(w, 0), k = tensor_dim(w, 1);
+    size_t x_count = (size_t)(items * rows * k), y_count = (size_t)(items * rows * n);
+    AUTO_FREE float *x = malloc(x_count * sizeof(float));
+    float *y = calloc(y_count, sizeof(float));
+    det_input("x", x, x_count);
+    struct ops *plan = ops_new_plan(b, compute, &e), *o = NULL;
+    for (int run = 0; run < 2; run++) {
+        struct ops *now = run ? o : plan;
+        struct tensor *in = op_from_host(now, DTYPE_F32, SHAPE(items, rows, k), x);
+        op_to_host(now, op_linear(now, in, w, NULL, ACT_SILU), y, y_count * sizeof(float));
+        if (ops_error(now, &e))
+            fail_msg("%s", e.text);
+        if (!run)
+            o = ops_new(b, compute, ops_peak(plan), &e);
+    }
+    assert_int_equal(ops_peak(plan), ops_peak(o));
+    ops_free(plan);
+    ops_free(o);
+    return y;
+}
+
+static void every_block_format_multiplies_from_its_blocks(void **state)
+{
+    (void)state;
+    struct weights *w;
+    struct err e = {0};
+    size_t size, at = 0;
+    AUTO_FREE float *expected = (float *)contents(EXPECTED, &size);
+    struct backend *b;
+    assert_int_equal(cpu_backend_new(1, &b, &e), 0);
+    assert_int_equal(weights_open(FILE_NAME, "", &w, &e), 0);
+    for (size_t i = 0; i < 5; i++) {
+        const struct weights_entry *t = weights_find(w, tensors[i].name);
+        int64_t n = tensors[i].rows, k = tensors[i].columns;
+        struct tensor *kept, *wide;
+        assert_int_equal(tensor_weight_shape(b, DTYPE_F32, 2, t->dims, &kept, &e), 0);
+        kept->blocks = (struct tensor_blocks){t->expand, t->bytes / (size_t)n, true};
+        assert_int_equal(b->ops->weight_prepare(b, kept, t->data, DTYPE_F32, &e), 0);
+        assert_int_equal(b->ops->weight_bytes(kept), t->bytes);
+        assert_int_equal(
+            tensor_weight_new(b, DTYPE_F32, 2, t->dims, expected + at, DTYPE_F32, &wide, &e), 0);
+        AUTO_FREE float *x = product(b, DTYPE_F32, kept, 1, 3);
+        AUTO_FREE float *y = product(b, DTYPE_F32, wide, 1, 3);
+        for (int64_t j = 0; j < 3 * n; j++)
+            assert_float_equal(x[j], y[j], 1e-4);
+        tensor_weight_free(kept);
+        tensor_weight_free(wide);
+        at += (size_t)(n * k);
+    }
+    weights_close(w);
+    backend_free(b);
+}
+
+#define ROWS    2084 /* no multiple of the columns that are expanded at a time */
+#define COLUMNS 2048
+
+static void write_large(const char *path)
+{
+    struct tensors t = {0};
+    struct named_tensor *big = tensors_add(&t, "big.weight", 2, (const int64_t[]){ROWS, COLUMNS});
+    det_input("big", big->data, ROWS * COLUMNS);
+    tensors_write(&t, STORED_Q8_0, path);
+    tensors_free(&t);
+}
+
+/* Products of a loader's weight, again and again while it changes its form. */
+static void check_forms(struct weights *w, struct backend *b, enum dtype compute)
+{
+    static const int64_t sizes[][2] = {{1, 1}, {1, 40}, {2, 70}};
+    struct weight_loader l = {.weights = w, .backend = b, .compute = compute, .in_blocks = true};
+    struct tensor *t = weight(&l, SHAPE(ROWS, COLUMNS), "big.weight");
+    const struct weights_entry *entry = weights_find(w, "big.weight");
+    struct err e = {0};
+    assert_non_null(t);
+    for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+        AUTO_FREE float *kept = NULL;
+        for (int form = 0; form < 3; form++) {
+            bool keeps = form != 1;
+            assert_int_equal(weight_loader_keep_blocks(&l, keeps, &e), 0);
+            assert_int_equal(weight_loader_wake(&l, &e), 0);
+            assert_int_equal(weight_loader_bytes(&l, true),
+                             keeps ? entry->bytes : ROWS * COLUMNS * dtype_size(compute));
+            assert_true((t->data == entry->data) == keeps);
+            float *y = product(b, compute, t, sizes[i][0], sizes[i][1]);
+            if (form)
+                assert_memory_equal(y, kept,
+                                    (size_t)(sizes[i][0] * sizes[i][1] * ROWS) * sizeof(float));
+            free(form ? y : NULL);
+            kept = form ? kept : y;
+        }
+    }
+    weight_loader_free(&l);
+}
+
+static void blocks_that_stay_give_the_bits_of_expanded_ones(void **state)
+{
+    (void)state;
+    char folder[64], path[96];
+    struct backend *b;
+    struct weights *w;
+    struct err e = {0};
+    assert_non_null(mkdtemp(scratch_name(folder, "omni-gguf-XXXXXX")));
+    snprintf(path, sizeof path, "%s/big.gguf", folder);
+    write_large(path);
+    assert_int_equal(weights_open(path, "", &w, &e), 0);
+    assert_int_equal(cpu_backend_new(2, &b, &e), 0);
+    check_forms(w, b, DTYPE_F32);
+    check_forms(w, b, DTYPE_BF16);
+    backend_free(b);
+    weights_close(w);
+    file_remove_tree(AT_FDCWD, folder);
+}
+
 static void every_truncation_is_an_error(void **state)
 {
     (void)state;
@@ -126,6 +249,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_block_format_expands_to_the_reference_values),
         cmocka_unit_test(a_quantized_weight_serves_in_products),
+        cmocka_unit_test(every_block_format_multiplies_from_its_blocks),
+        cmocka_unit_test(blocks_that_stay_give_the_bits_of_expanded_ones),
         cmocka_unit_test(every_truncation_is_an_error),
         cmocka_unit_test(every_damaged_byte_of_the_header_is_survived),
     };
