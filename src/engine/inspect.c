@@ -10,7 +10,7 @@
 
 #include "base/cleanup.h"
 #include "base/str.h"
-#include "engine/model.h"
+#include "engine/residency.h"
 
 #define MAX_UNUSED_NAMED 64
 
@@ -152,6 +152,22 @@ static json_t *memory_row(struct omni_model *m, int width, int height, int frame
                      "bytes", (json_int_t)bytes);
 }
 
+/* All weights in memory, and at most at a time where they are there by turns; what both would be
+ * with quantized matrices in their blocks. */
+static json_t *weights_json(struct omni_model *m)
+{
+    const struct omni_model_info *i = &m->info;
+    json_t *j = json_pack("{s:I, s:I}", "bytes", (json_int_t)i->weight_bytes, "by_turns_bytes",
+                          (json_int_t)i->least_weight_bytes);
+    if (!residency_has_blocks(m) || residency_keep_blocks(m, true, NULL) != 0)
+        return j;
+    json_object_set_new(j, "in_blocks_bytes", json_integer((json_int_t)i->weight_bytes));
+    json_object_set_new(j, "in_blocks_by_turns_bytes",
+                        json_integer((json_int_t)i->least_weight_bytes));
+    (void)residency_keep_blocks(m, false, NULL);
+    return j;
+}
+
 /* Activations at the model's own size and some usual ones; sizes that it cannot do are left out. */
 static json_t *memory_json(struct omni_model *m)
 {
@@ -189,13 +205,15 @@ static void describe(json_t *j, struct omni_model *m)
     json_object_set_new(j, "max_prompt_tokens", json_integer(i->max_prompt_tokens));
     json_object_set_new(j, "max_frames", json_integer(m->traits.max_frames));
     json_object_set_new(j, "scheduler", text(m->schedule.kind));
+    json_object_set_new(j, "precision", text(i->precision));
+    json_object_set_new(j, "weights", weights_json(m));
     json_object_set_new(j, "memory", memory_json(m));
 }
 
-/* Shapes need no device but the CPU. */
+/* Shapes need no device but the CPU; memory is counted for the precision that it would choose. */
 static struct omni_load_options for_looking(const struct omni_load_options *stated)
 {
-    struct omni_load_options o = {.device = "cpu", .precision = OMNI_FP32};
+    struct omni_load_options o = {.device = "cpu"};
     if (stated) {
         o.parts = stated->parts;
         o.part_count = stated->part_count;
@@ -252,19 +270,19 @@ static bool finite_all(const struct weights_entry *t)
 {
     if (t->expand)
         return expanded_finite(t);
-    size_t n = t->bytes / dtype_size(t->dtype);
-    const uint16_t *half = t->data;
-    const uint32_t *word = t->data;
-    uint16_t mask = t->dtype == DTYPE_BF16 ? 0x7f80 : 0x7c00;
-    if (t->dtype == DTYPE_F32) {
-        for (size_t i = 0; i < n; i++)
-            if ((word[i] & 0x7f800000u) == 0x7f800000u)
-                return false;
-        return true;
-    }
-    for (size_t i = 0; i < n; i++)
-        if ((half[i] & mask) == mask)
+    const char *at = t->data, *end = at + t->bytes;
+    uint16_t mask = t->dtype == DTYPE_BF16 ? 0x7f80 : 0x7c00, half;
+    uint32_t word;
+    for (; t->dtype == DTYPE_F32 && at < end; at += sizeof word) {
+        memcpy(&word, at, sizeof word); /* it may lie at an odd address */
+        if ((word & 0x7f800000u) == 0x7f800000u)
             return false;
+    }
+    for (; at < end; at += sizeof half) {
+        memcpy(&half, at, sizeof half);
+        if ((half & mask) == mask)
+            return false;
+    }
     return true;
 }
 

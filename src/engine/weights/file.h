@@ -12,8 +12,7 @@ struct weights_file {
     struct weights_entry
         *entries; /* in file order; names and copies are owned, data may be mapped */
     size_t count;
-    void *
-        *copies; /* [copy_count]: data that is not in the mapping: aligned, or renamed (rename.h) */
+    void **copies; /* [copy_count]: data that renaming changed (rename.h) */
     size_t copy_count;
     void *map; /* the mapping, NULL when the bytes are the caller's */
     size_t map_size;

@@ -90,7 +90,15 @@ void weight_expand(const struct weights_entry *t, int64_t first, int64_t rows, e
                      dtype, (char *)out + (size_t)(i * columns) * dtype_size(dtype));
 }
 
-/* Values that no file has as they are: summed with LoRAs, or expanded. */
+/* Values that no file has as they are: summed with LoRAs, expanded, or at an odd address. */
+static bool needs_copy(const struct weight_source *s)
+{
+    const struct weights_entry *t = s->entry;
+    if (s->changed || t->expand)
+        return s->changed || !s->tensor->blocks.kept;
+    return (uintptr_t)t->data % dtype_size(t->dtype) != 0;
+}
+
 static int make_copy(struct weight_loader *l, size_t i, struct err *e)
 {
     struct weight_source *s = &l->list[i];
@@ -103,6 +111,10 @@ static int make_copy(struct weight_loader *l, size_t i, struct err *e)
     if (s->changed)
         return l->change.make(l->change.ctx, l, i, type, s->copy, e);
     int64_t columns = s->tensor->dims[s->tensor->rank - 1];
+    if (!s->entry->expand) {
+        memcpy(s->copy, s->entry->data, bytes);
+        return 0;
+    }
     weight_expand(s->entry, 0, tensor_elements(s->tensor) / columns, type, s->copy);
     return 0;
 }
@@ -152,7 +164,7 @@ static int wake(struct weight_loader *l, size_t i, struct err *e)
     struct weight_source *s = &l->list[i];
     struct tensor *w = s->tensor;
     bool kept = w->blocks.kept;
-    int code = s->changed || (s->entry->expand && !kept) ? make_copy(l, i, e) : 0;
+    int code = needs_copy(s) ? make_copy(l, i, e) : 0;
     l->backend->ops->weight_release(l->backend, w);
     if (!code)
         code = prepare(l, i, s->copy ? s->copy : s->entry->data, kept, e);

@@ -146,13 +146,14 @@ static int by_module(const void *a, const void *b)
 
 void lora_values(const struct weights_entry *t, size_t first, size_t count, float *out)
 {
-    const uint16_t *half = (const uint16_t *)t->data + first;
+    const char *from = (const char *)t->data + first * dtype_size(t->dtype);
     if (t->dtype == DTYPE_F32)
-        memcpy(out, (const float *)t->data + first, count * sizeof *out);
-    for (size_t i = 0; t->dtype == DTYPE_BF16 && i < count; i++)
-        out[i] = bfloat_to_float(half[i]);
-    for (size_t i = 0; t->dtype == DTYPE_F16 && i < count; i++)
-        out[i] = half_to_float(half[i]);
+        memcpy(out, from, count * sizeof *out);
+    for (size_t i = 0; t->dtype != DTYPE_F32 && i < count; i++) {
+        uint16_t half;
+        memcpy(&half, from + i * sizeof half, sizeof half);
+        out[i] = t->dtype == DTYPE_BF16 ? bfloat_to_float(half) : half_to_float(half);
+    }
 }
 
 static size_t elements(const struct weights_entry *t)

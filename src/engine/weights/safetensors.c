@@ -9,7 +9,7 @@
 #include "base/cleanup.h"
 #include "base/str.h"
 
-enum { LENGTH_BYTES = 8, MAX_RANK = 8, COPY_ALIGNMENT = 64 };
+enum { LENGTH_BYTES = 8, MAX_RANK = 8 };
 
 /* Words of the format (huggingface/safetensors, tensor.rs); `dtype` only counts where usable. */
 static const struct word {
@@ -143,34 +143,12 @@ static int check_cover(struct reader *r)
     return 0;
 }
 
-/* Tensors that the file places at odd addresses get aligned copies. */
-static int align(struct reader *r)
-{
-    struct weights_file *s = r->out;
-    for (size_t i = 0; i < s->count; i++) {
-        struct weights_entry *t = &s->entries[i];
-        if (!t->bytes || (uintptr_t)t->data % find_word(t->stored)->bytes == 0)
-            continue;
-        size_t rounded;
-        if (!size_add(t->bytes, COPY_ALIGNMENT - 1, &rounded))
-            return err_nomem(r->e);
-        void *copy = aligned_alloc(COPY_ALIGNMENT, rounded / COPY_ALIGNMENT * COPY_ALIGNMENT);
-        if (!copy)
-            return err_nomem(r->e);
-        s->copies[s->copy_count++] = copy;
-        memcpy(copy, t->data, t->bytes);
-        t->data = copy;
-    }
-    return 0;
-}
-
 static int read_header(struct reader *r, json_t *root)
 {
     struct weights_file *s = r->out;
     size_t most = json_object_size(root);
     s->entries = calloc(most + 1, sizeof *s->entries);
-    s->copies = calloc(most + 1, sizeof *s->copies);
-    if (!s->entries || !s->copies)
+    if (!s->entries)
         return err_nomem(r->e);
     const char *name;
     json_t *info;
@@ -182,8 +160,7 @@ static int read_header(struct reader *r, json_t *root)
         if (code)
             return code;
     }
-    int code = check_cover(r);
-    return code ? code : align(r);
+    return check_cover(r);
 }
 
 /* The header's length, checked against the file's and the limit; 0 with `e` set when wrong. */

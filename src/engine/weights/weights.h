@@ -24,7 +24,7 @@ struct weights_entry {
     enum dtype dtype;
     int rank;
     int64_t dims[8];
-    const void *data; /* mapped, at least element-aligned or copied so */
+    const void *data; /* mapped, and where the file says: maybe at an odd address */
     size_t bytes;
     /* Quantized (GGUF): writes `values` numbers as fp32; NULL where the data is of `dtype`. */
     void (*expand)(const void *blocks, int64_t values, float *out);
