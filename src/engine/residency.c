@@ -1,5 +1,6 @@
 #include "engine/residency.h"
 
+#include <malloc.h>
 #include <string.h>
 
 static bool is_of(const struct part *p, enum residency of)
@@ -26,6 +27,10 @@ int residency_set(struct omni_model *m, enum residency want, bool alone,
     for (int i = 0; i < c->part_count && alone && !code; i++)
         if (!is_of(&c->parts[i], want))
             code = weight_loader_sleep(&c->parts[i].loader, e);
+#ifdef __GLIBC__
+    if (alone)
+        malloc_trim(0); /* freed copies go back to the system, not only to the heap */
+#endif
     for (int i = 0; i < c->part_count && !code; i++)
         if (is_of(&c->parts[i], want))
             code = wake(&c->parts[i].loader, cb, e);
