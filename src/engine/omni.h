@@ -179,8 +179,9 @@ int omni_generate(struct omni_model *m, const struct omni_request *requests, int
                   struct omni_timings *timings, struct err *e);
 
 /* What a path holds, for `omnifs models`. JSON object (heap, caller frees): family, variant, parts
- * with found/missing, parameters, dtypes, unused tensors, bytes needed at some sizes. Works for
- * broken checkpoints as far as they can be read. Of `options` (may be NULL) only the parts count.
+ * with found/missing, parameters, dtypes, unused tensors, bytes of weights in memory (all, by
+ * turns, in blocks) and of work beside them at some sizes. Works for broken checkpoints as far as
+ * they can be read. Of `options` (may be NULL) only the parts count.
  */
 int omni_inspect(const char *path, const struct omni_load_options *options, char **json,
                  struct err *e);

@@ -623,6 +623,11 @@ static void inspect_tells_parts_and_memory(void **state)
     assert_true(json_is_null(json_object_get(j, "error")));
     assert_int_equal(json_array_size(json_object_get(j, "parts")), 3);
     assert_true(json_array_size(json_object_get(j, "memory")) >= 4);
+    const json_t *weights = json_object_get(j, "weights");
+    json_int_t all = json_integer_value(json_object_get(weights, "bytes"));
+    json_int_t by_turns = json_integer_value(json_object_get(weights, "by_turns_bytes"));
+    assert_true(by_turns > 1000000 && by_turns < all);
+    assert_null(json_object_get(weights, "in_blocks_bytes"));
     json_decref(j);
     assert_int_equal(omni_verify(MODEL, NULL, &e), 0);
 }
