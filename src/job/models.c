@@ -338,7 +338,8 @@ int models_admit(struct models *m, struct model *model, const struct omni_reques
 
 int models_room(struct models *m, const struct model *model, uint64_t bytes, struct err *e)
 {
-    if (make_room(m, model, bytes))
+    bool weights_alone = least_weights(model) > m->budget; /* models_admit says what is needed */
+    if (make_room(m, model, bytes) || (weights_alone && bytes <= m->budget))
         return 0;
     return no_room(m, model, "the result", bytes, e);
 }
