@@ -7,7 +7,14 @@
 #ifndef OMNI_BACKEND_H
 #define OMNI_BACKEND_H
 
+#include <errno.h>
+
 #include "engine/ops.h"
+
+/* What a device says that is gone, or broken so that nothing on it works again in this process (a
+ * fault that sticks to its context, say): a kernel by ops_fail(o, BACKEND_LOST, why), opening and
+ * weight_prepare by their result. A caller with other devices goes to one of them. */
+#define BACKEND_LOST (-ENODEV)
 
 struct tensor {
     enum dtype dtype;
@@ -49,6 +56,11 @@ struct backend_ops {
     /* Device memory for an arena of `bytes`; NULL when there is not enough. */
     void *(*alloc)(struct backend *b, size_t bytes);
     void (*release)(struct backend *b, void *p, size_t bytes);
+    /* Bytes of the device's own memory that are free now, and all. NULL: it draws in the machine's
+     * memory, of which others know more. */
+    int (*memory)(struct backend *b, uint64_t *free, uint64_t *total);
+    /* Is it gone (BACKEND_LOST)? Asked when alloc gives nothing. NULL: its errors say so alone. */
+    bool (*lost)(struct backend *b);
     /* Makes a weight tensor from host memory that stays mapped; may pack it for products of
      * `compute` type. rank 2 and 4 weights are used by linear and conv. */
     int (*weight_prepare)(struct backend *b, struct tensor *w, const void *host, enum dtype compute,
@@ -107,6 +119,17 @@ struct backend_ops {
     bool (*all_finite)(struct ops *o, const struct tensor *x);
     void (*to_u8)(struct ops *o, struct tensor *y, const struct tensor *x, float scale,
                   float offset);
+
+    /* Both or none: devices with a queue that the host fills ahead of the work (NULL: a kernel that
+     * returns is done). The denoising loop then waits for nothing but step_end(). */
+
+    /* Notes this point of the queue (an event), and returns as soon as the point that was noted
+     * before it is passed: the device always has a step to do, and the host is at most that one
+     * ahead, which is how far progress may be wrong and what is still done after a cancel. Asks
+     * ops_cancelled() while it waits, and returns when it says so. */
+    void (*step_end)(struct ops *o);
+    /* flag[0] = min(flag[0], note) on the device where x holds NaN or infinity; flag: I32 [1]. */
+    void (*finite_note)(struct ops *o, struct tensor *flag, const struct tensor *x, int32_t note);
 };
 
 /* The CPU backend; threads 0: OMNIFS_THREADS, else the CPUs this process may use. */

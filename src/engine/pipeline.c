@@ -354,7 +354,7 @@ int omni_generate(struct omni_model *m, const struct omni_request *requests, int
         r->cb = callbacks;
     if (adapters_want(m->adapters, requests[0].loras, requests[0].lora_count, e) != 0 ||
         adapters_apply(m->adapters, r->cb->cancelled, r->cb->ctx, e) != 0)
-        return e->code;
+        return model_error(m, e);
     r->previews = can_preview(m) && r->cb->preview && r->cb->preview_every > 0;
     r->results = results;
     int rc = run_generate(r, e);
@@ -364,5 +364,5 @@ int omni_generate(struct omni_model *m, const struct omni_request *requests, int
         results_fill(r);
     if (timings)
         *timings = r->timings;
-    return rc;
+    return rc ? model_error(m, e) : 0;
 }
