@@ -127,7 +127,8 @@ static void open_jobs(struct jobs_bench *b)
         fail_msg("%s", e.text);
 }
 
-void bench_start_at(struct jobs_bench *b, const char *store, const char *registry)
+static void start(struct jobs_bench *b, const char *store, const char *registry,
+                  const struct generator *g)
 {
     char models[96];
     memset(b, 0, sizeof *b);
@@ -140,16 +141,31 @@ void bench_start_at(struct jobs_bench *b, const char *store, const char *registr
     snprintf(models, sizeof models, "%s/models", b->store);
     setenv("OMNIFS_MODELS", models, 1);
     script_init(&b->script);
-    b->generator = script_generator(&b->script);
+    b->generator = g ? *g : script_generator(&b->script);
     open_jobs(b);
 }
 
-void bench_start(struct jobs_bench *b, const char *registry)
+void bench_start_at(struct jobs_bench *b, const char *store, const char *registry)
+{
+    start(b, store, registry, NULL);
+}
+
+static void start_anew(struct jobs_bench *b, const char *registry, const struct generator *g)
 {
     char store[SCRATCH_SIZE];
     if (!mkdtemp(scratch_name(store, "omnifs-test-XXXXXX")))
         fail_msg("no scratch folder");
-    bench_start_at(b, store, registry);
+    start(b, store, registry, g);
+}
+
+void bench_start(struct jobs_bench *b, const char *registry)
+{
+    start_anew(b, registry, NULL);
+}
+
+void bench_start_omni(struct jobs_bench *b, const char *registry)
+{
+    start_anew(b, registry, &generator_omni);
 }
 
 static void close_jobs(struct jobs_bench *b, double seconds)
