@@ -18,12 +18,14 @@ struct fake_device {
     atomic_int lose_at;        /* lost with the n-th product from now; 0: never */
     atomic_bool lost;          /* nothing works any more */
     atomic_bool hold;          /* products wait as long as this is set */
+    atomic_bool deaf;          /* even when they are cancelled */
     atomic_int poison_step;    /* products of this step (from 1) give NaN; 0: never */
     atomic_ullong memory_free, memory_total;
 
     /* what was done */
     atomic_int opened; /* backends that are open */
     atomic_int arenas, products, steps;
+    atomic_int held;                 /* products that had to wait */
     atomic_int waits;                /* the host waited for a result */
     atomic_int waits_at[FAKE_STEPS]; /* the same at the end of step i */
 };

@@ -150,22 +150,29 @@ void bench_start_at(struct jobs_bench *b, const char *store, const char *registr
     start(b, store, registry, NULL);
 }
 
-static void start_anew(struct jobs_bench *b, const char *registry, const struct generator *g)
+void bench_start_omni_at(struct jobs_bench *b, const char *store, const char *registry)
 {
-    char store[SCRATCH_SIZE];
+    start(b, store, registry, &generator_omni);
+}
+
+static void make_store(char store[SCRATCH_SIZE])
+{
     if (!mkdtemp(scratch_name(store, "omnifs-test-XXXXXX")))
         fail_msg("no scratch folder");
-    start(b, store, registry, g);
 }
 
 void bench_start(struct jobs_bench *b, const char *registry)
 {
-    start_anew(b, registry, NULL);
+    char store[SCRATCH_SIZE];
+    make_store(store);
+    bench_start_at(b, store, registry);
 }
 
 void bench_start_omni(struct jobs_bench *b, const char *registry)
 {
-    start_anew(b, registry, &generator_omni);
+    char store[SCRATCH_SIZE];
+    make_store(store);
+    bench_start_omni_at(b, store, registry);
 }
 
 static void close_jobs(struct jobs_bench *b, double seconds)

@@ -33,10 +33,11 @@ struct jobs_bench {
 /* Opens everything; `registry` is appended to two profiles each for the models alpha and beta
  * (image_default, image_beta, video_default). Fails the test on an error. */
 void bench_start(struct jobs_bench *b, const char *registry);
-/* The same with Omni instead of the scripted generator: the registry has to name its profiles. */
-void bench_start_omni(struct jobs_bench *b, const char *registry);
-/* bench_start in a folder that may hold the store of an earlier bench. */
+/* The same in a folder that may hold the store of an earlier bench. */
 void bench_start_at(struct jobs_bench *b, const char *store, const char *registry);
+/* Both with Omni instead of the scripted generator: the registry has to name its profiles. */
+void bench_start_omni(struct jobs_bench *b, const char *registry);
+void bench_start_omni_at(struct jobs_bench *b, const char *store, const char *registry);
 /* Closes jobs and database, and opens them again, as a restart does. */
 void bench_restart(struct jobs_bench *b, double seconds);
 void bench_stop(struct jobs_bench *b);
