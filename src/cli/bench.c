@@ -189,9 +189,12 @@ int cmd_bench(int argc, char **argv)
     struct err e = {0};
     struct registry *registry = NULL;
     struct models *models = NULL;
+    struct omni_device device;
+    int found;
     if (registry_load(NULL, &registry, &e) ||
-        models_new(&generator_omni, registry->devices.count ? registry->devices.names[0] : NULL,
-                   registry->devices.memory, registry->devices.threads, &models, &e)) {
+        devices_find(&generator_omni, &registry->devices, &device, 1, &found, &e) ||
+        models_new(&generator_omni, &device, registry->devices.memory, registry->devices.threads,
+                   &models, &e)) {
         code = cli_fail(NAME, CLI_FAILED, "%s", e.text);
     } else {
         b.registry = registry;

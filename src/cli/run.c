@@ -270,10 +270,12 @@ static int run_with(struct run *r, struct watch *w, const char *path, const stru
         return code;
     r->registry = registry;
     if (read_request(r, path, o, e) == 0 && open_folders(r, path, o->output, e) == 0) {
-        const char *device = registry->devices.count ? registry->devices.names[0] : NULL;
+        struct omni_device device;
+        int found;
         code = CLI_FAILED;
-        if (models_new(&generator_omni, device, registry->devices.memory, registry->devices.threads,
-                       &models, e) == 0) {
+        if (devices_find(&generator_omni, &registry->devices, &device, 1, &found, e) == 0 &&
+            models_new(&generator_omni, &device, registry->devices.memory,
+                       registry->devices.threads, &models, e) == 0) {
             r->models = models;
             run_batch((struct run *[]){r}, 1);
             clear_preview(w);

@@ -7,8 +7,15 @@
 #ifndef OMNI_BACKEND_H
 #define OMNI_BACKEND_H
 
+#include <errno.h>
+
 #include "engine/ops.h"
 
+/* A device that is gone, or broken so that nothing on it works again in this process (a fault that
+ * sticks to its context, say). Opening says so by its result; kernels and weight_prepare fail with
+ * this code, or with any other when `lost` says it then. A caller with other devices goes to one of
+ * them. */
+#define BACKEND_LOST (-ENODEV)
 /* Rows in the blocks of a quantized file: what a weight is made from, or once was. */
 struct tensor_blocks {
     /* Writes whole blocks as fp32; NULL: the weight comes from no blocks. */
@@ -45,6 +52,7 @@ static inline bool tensor_contiguous(const struct tensor *t)
  * not fit, NULL without error while planning. 64-byte aligned. */
 void *ops_scratch(struct ops *o, size_t bytes);
 enum dtype ops_compute(const struct ops *o);
+struct backend *ops_backend(const struct ops *o);
 /* For long kernels: true when the work should stop (cancelled). */
 bool ops_cancelled(struct ops *o);
 
@@ -60,6 +68,12 @@ struct backend_ops {
     /* Device memory for an arena of `bytes`; NULL when there is not enough. */
     void *(*alloc)(struct backend *b, size_t bytes);
     void (*release)(struct backend *b, void *p, size_t bytes);
+    /* Bytes of the device's own memory that are free now, and all. NULL: it draws in the machine's
+     * memory, of which others know more. */
+    int (*memory)(struct backend *b, uint64_t *free, uint64_t *total);
+    /* Is it gone? Asked after a failure, so it may wait for the device, and its word is what
+     * counts. NULL: the code of the failure says it. */
+    bool (*lost)(struct backend *b);
     /* Makes a weight, of which shape and dtype are set, from host memory that stays as it is until
      * weight_release; may pack it for products of `compute` type, and sets dtype to what kernels
      * read then. rank 2 and 4 weights are used by linear and conv. host NULL: the same without
@@ -116,6 +130,17 @@ struct backend_ops {
     bool (*all_finite)(struct ops *o, const struct tensor *x);
     void (*to_u8)(struct ops *o, struct tensor *y, const struct tensor *x, float scale,
                   float offset);
+
+    /* Both or none: devices with a queue that the host fills ahead of the work (NULL: a kernel that
+     * returns is done). The denoising loop then waits for nothing but step_end(). */
+
+    /* Notes this point of the queue (an event), and returns as soon as the point that was noted
+     * before it is passed: the device always has a step to do, and the host is at most that one
+     * ahead, which is how far progress may be wrong and what is still done after a cancel. Asks
+     * ops_cancelled() while it waits, and returns when it says so. */
+    void (*step_end)(struct ops *o);
+    /* flag[0] = min(flag[0], note) on the device where x holds NaN or infinity; flag: I32 [1]. */
+    void (*finite_note)(struct ops *o, struct tensor *flag, const struct tensor *x, int32_t note);
 };
 
 /* The CPU backend; threads 0: OMNIFS_THREADS, else the CPUs this process may use. */

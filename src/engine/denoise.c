@@ -190,11 +190,13 @@ static void update_request(struct run *r, const struct schedule_step *at, int i)
     ops_pop(o, mark);
 }
 
-static void check_finite(struct run *r, int step)
+/* ---- NaN ---- */
+
+#define NO_STEP INT32_MAX
+
+static void fail_step(struct run *r, int step)
 {
     struct ops *o = r->o;
-    if (op_all_finite(o, r->x))
-        return;
     int bad = 0;
     while (bad < r->count - 1 && op_all_finite(o, op_slice(o, r->x, 0, bad, 1)))
         bad++;
@@ -202,6 +204,30 @@ static void check_finite(struct run *r, int step)
              "step %d of %d: the latent of request %d holds NaN or infinity; the "
              "checkpoint is damaged or needs precision fp32",
              step + 1, r->schedule.steps, bad);
+}
+
+/* Asking would make the host wait at every step; a device that it runs ahead of takes notes. */
+static void check_step(struct run *r, int step)
+{
+    if (r->first_bad)
+        op_finite_note(r->o, r->first_bad, r->x, step);
+    else if (!op_all_finite(r->o, r->x))
+        fail_step(r, step);
+}
+
+static void open_notes(struct run *r)
+{
+    static const int32_t none = NO_STEP;
+    r->first_bad =
+        ops_runs_ahead(r->o) ? op_from_host(r->o, DTYPE_I32, 1, (int64_t[]){1}, &none) : NULL;
+}
+
+/* After the last step: what the notes say. */
+static void read_notes(struct run *r)
+{
+    int32_t step = NO_STEP;
+    if (r->first_bad && op_to_host(r->o, r->first_bad, &step, sizeof step) == 0 && step != NO_STEP)
+        fail_step(r, step);
 }
 
 /* ---- previews ---- */
@@ -253,7 +279,8 @@ static void take_step(struct run *r, const struct schedule_step *at, int step)
     for (int i = 0; i < r->count && !run_failed(r); i++)
         update_request(r, at, i);
     run_blend(r, step);
-    check_finite(r, step);
+    check_step(r, step);
+    ops_step_end(r->o);
 }
 
 /* A step that needs as much memory as any of the list: a plan takes this one alone. */
@@ -274,6 +301,7 @@ void run_denoise(struct run *r)
     r->predicted = run_latents(r, r->prediction_count);
     for (int i = 0; i < r->schedule.slots; i++)
         r->history[i] = run_latents(r, r->count);
+    open_notes(r);
     open_passes(r);
     struct schedule_step largest = largest_step(&r->schedule);
     int steps = r->planning ? 1 : r->schedule.steps;
@@ -282,5 +310,6 @@ void run_denoise(struct run *r)
         if (!run_failed(r))
             run_report(r, OMNI_STEPS, i + 1, steps);
     }
+    read_notes(r);
     ops_pop(r->o, mark);
 }

@@ -315,24 +315,25 @@ int omni_verify(const char *path, const struct omni_load_options *options, struc
 
 /* ---- devices ---- */
 
-#define MAX_CUDA_DEVICES 16
+static void add_line(json_t *list, const char *word)
+{
+    struct device d;
+    char line[128];
+    if (device_open(word, 0, &d, NULL) != 0)
+        return;
+    device_describe(&d, line, sizeof(line));
+    json_array_append_new(list, text(line));
+    device_close(&d);
+}
 
 int omni_devices(char **json, struct err *e)
 {
     AUTO_JSON json_t *j = json_array();
-    for (int i = -1; i < MAX_CUDA_DEVICES; i++) {
-        struct device d;
-        char word[16] = "cpu", line[128];
-        if (i >= 0)
-            snprintf(word, sizeof(word), "cuda:%d", i);
-        if (device_open(word, 0, &d, NULL) != 0) {
-            if (i >= 0)
-                break;
-            continue;
-        }
-        device_describe(&d, line, sizeof(line));
-        json_array_append_new(j, text(line));
-        device_close(&d);
+    add_line(j, "cpu");
+    for (int i = 0, n = device_cuda_count(NULL); i < n; i++) {
+        char word[32];
+        snprintf(word, sizeof(word), "cuda:%d", i);
+        add_line(j, word);
     }
     *json = json_dumps(j, JSON_INDENT(2));
     return *json ? 0 : err_nomem(e);

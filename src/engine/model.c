@@ -83,6 +83,11 @@ static void fill_info(struct omni_model *m)
     i->max_prompt_tokens = t->max_prompt_tokens;
 }
 
+int model_error(const struct omni_model *m, struct err *e)
+{
+    return e->code = device_error(&m->device, e->code);
+}
+
 int model_open(struct omni_model *m, const char *path, const struct omni_load_options *options,
                bool shapes_only, struct err *e)
 {
@@ -90,8 +95,9 @@ int model_open(struct omni_model *m, const char *path, const struct omni_load_op
     const struct omni_load_options *o = options ? options : &defaults;
     *m = (struct omni_model){.memory = o->memory};
     if (checkpoint_open(&m->checkpoint, path, e) != 0 ||
-        family_find(&m->checkpoint, &m->family, e) != 0 ||
-        device_open(o->device, o->threads, &m->device, e) != 0 ||
+        family_find(&m->checkpoint, &m->family, e) != 0)
+        return model_error(m, e);
+    if (device_open(o->device, o->threads, &m->device, e) != 0 ||
         choose_compute(m, o->precision, e) != 0)
         return e->code;
     m->checkpoint.elsewhere = o->parts;
@@ -102,7 +108,7 @@ int model_open(struct omni_model *m, const char *path, const struct omni_load_op
     if (!m->prompts)
         return err_nomem(e);
     if (m->family->load(&m->checkpoint, &m->state, &m->traits, e) != 0 || read_schedule(m, e) != 0)
-        return e->code;
+        return model_error(m, e);
     fill_info(m);
     m->adapters = adapters_new(m);
     if (!m->adapters)

@@ -28,7 +28,7 @@ struct omni_part {
 };
 
 struct omni_load_options {
-    const char *device; /* "cpu", "cuda:0"; NULL: OMNIFS_DEVICE, else the best there is */
+    const char *device;            /* "cpu", "cuda:0"; NULL: the first of omni_device_list(NULL) */
     enum omni_precision precision; /* OMNI_AUTO: measured to be the fastest that the model allows */
     int threads;                   /* CPU threads; 0: OMNIFS_THREADS, else all that may be used */
     /* Bytes for weights and work together; 0: no bound. Where all weights and a request's work do
@@ -172,8 +172,9 @@ int omni_plan(struct omni_model *m, const struct omni_request *requests, int cou
 
 /* Runs `count` requests of one mode, size, frames and step count as one batch; each gives the same
  * bytes as it does alone. results[count] are the caller's to picture_free; `timings` may be NULL.
- * -ECANCELED, -ENOMEM (with bytes needed, before any work), -EDOM (NaN: the text names the step).
- * On error no result holds pixels. */
+ * -ECANCELED, -ENOMEM (with bytes needed, before any work), -EDOM (NaN: the text names the step),
+ * -ENODEV (the device is lost: models on it are only good for omni_model_free; loading says it
+ * too). On error no result holds pixels. */
 int omni_generate(struct omni_model *m, const struct omni_request *requests, int count,
                   const struct omni_callbacks *callbacks, struct omni_result *results,
                   struct omni_timings *timings, struct err *e);
@@ -188,6 +189,17 @@ int omni_inspect(const char *path, const struct omni_load_options *options, char
 /* Checks every tensor: present, shape, no NaN or infinity. 0, or a sentence about the first fault.
  * Without options a single file may lack parts that lie elsewhere. */
 int omni_verify(const char *path, const struct omni_load_options *options, struct err *e);
+
+#define OMNI_MAX_DEVICES 16
+struct omni_device {
+    char name[32];                      /* "cpu", "cuda:0" */
+    uint64_t memory_free, memory_total; /* bytes of its own, now; 0: it draws in the machine's */
+};
+/* The devices that `list` names: "cpu", "cuda:0, cuda:1", or "auto", every CUDA device that opens,
+ * and the CPU where none does; NULL or "": OMNIFS_DEVICE, else auto. Each is opened for a moment;
+ * no more than the first `max` are looked at. -EINVAL: an unknown word, or one twice; -ENODEV: a
+ * named device that does not open, with the reason. */
+int omni_device_list(const char *list, struct omni_device *out, int max, int *count, struct err *e);
 
 /* One line about each usable device: "cpu: AMD EPYC, 2 threads, avx512_bf16" … JSON array, heap. */
 int omni_devices(char **json, struct err *e);

@@ -283,6 +283,22 @@ bool op_all_finite(struct ops *o, const struct tensor *x)
     return finite;
 }
 
+void op_finite_note(struct ops *o, struct tensor *flag, const struct tensor *x, int32_t note)
+{
+    char text[SHAPE_TEXT];
+    if (!READY(o, "finite_note", flag, x) || !check_f32(o, "finite_note", "x", x))
+        return;
+    if (flag->dtype != DTYPE_I32 || elements(flag) != 1 || !ops_runs_ahead(o)) {
+        ops_fail(o, -EINVAL, "finite_note: %s is no flag of a device that runs behind the host",
+                 shape_text(flag, text));
+        return;
+    }
+    struct op_run run = op_begin(o);
+    if (!o->error.code && !o->planning)
+        o->backend->ops->finite_note(o, flag, x, note);
+    op_end(o, run, OP_POINTWISE, elements(x), op_bytes(x, NULL), NULL);
+}
+
 struct tensor *op_to_u8(struct ops *o, const struct tensor *x, float scale, float offset)
 {
     if (!READY(o, "to_u8", x) || !check_f32(o, "to_u8", "x", x))

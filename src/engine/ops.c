@@ -35,8 +35,11 @@ struct ops *ops_new(struct backend *b, enum dtype compute, size_t bytes, struct 
     bytes = bytes ? bytes : OPS_ALIGN;
     o->base = b->ops->alloc(b, bytes);
     if (!o->base) {
-        err_set(e, -ENOMEM, "%s has no %zu bytes for activations; use a smaller size or batch",
-                b->name, bytes);
+        if (b->ops->lost && b->ops->lost(b))
+            err_set(e, BACKEND_LOST, "%s does not answer", b->name);
+        else
+            err_set(e, -ENOMEM, "%s has no %zu bytes for activations; use a smaller size or batch",
+                    b->name, bytes);
         free(o);
         return NULL;
     }
@@ -72,6 +75,11 @@ bool ops_planning(const struct ops *o)
 enum dtype ops_compute(const struct ops *o)
 {
     return o->compute;
+}
+
+struct backend *ops_backend(const struct ops *o)
+{
+    return o->backend;
 }
 
 size_t ops_peak(const struct ops *o)
@@ -117,6 +125,17 @@ static bool cancelled_at(struct ops *o, double now)
 bool ops_cancelled(struct ops *o)
 {
     return cancelled_at(o, clock_seconds());
+}
+
+bool ops_runs_ahead(const struct ops *o)
+{
+    return o->backend->ops->step_end && o->backend->ops->finite_note;
+}
+
+void ops_step_end(struct ops *o)
+{
+    if (!o->error.code && !o->planning && ops_runs_ahead(o))
+        o->backend->ops->step_end(o);
 }
 
 const struct op_stats *ops_stats(const struct ops *o)

@@ -55,6 +55,11 @@ void ops_fail(struct ops *o, int code, const char *fmt, ...) ERR_PRINTF(3, 4);
 /* Asked between operations and inside long ones, every 0.5 s at the least: true → -ECANCELED. */
 void ops_set_cancel(struct ops *o, bool (*cancelled)(void *), void *ctx);
 
+/* Does the host run ahead of the device? */
+bool ops_runs_ahead(const struct ops *o);
+/* A step ends here: waits until the device is at most one step behind (backend.h, step_end). */
+void ops_step_end(struct ops *o);
+
 typedef size_t ops_mark;
 ops_mark ops_push(struct ops *o);
 /* Frees what was made since `mark`. */
@@ -199,8 +204,11 @@ struct tensor *op_timestep_embedding(struct ops *o, const struct tensor *t, int 
                                      float shift);
 /* [B, H, W, C] → [B, kH, kW, C]. */
 struct tensor *op_upsample_nearest(struct ops *o, const struct tensor *x, int factor);
-/* False when a NaN or infinity is inside (true while planning or failed). */
+/* False when a NaN or infinity is inside (true while planning or failed). Waits for the device. */
 bool op_all_finite(struct ops *o, const struct tensor *x);
+/* The same question without waiting, for devices that run behind the host: flag I32 [1] becomes
+ * min(flag, note) when a NaN or infinity is inside. Only where ops_runs_ahead(). */
+void op_finite_note(struct ops *o, struct tensor *flag, const struct tensor *x, int32_t note);
 /* U8 = round_half_even(clamp(x·scale + offset, 0, 1)·255), same shape. */
 struct tensor *op_to_u8(struct ops *o, const struct tensor *x, float scale, float offset);
 

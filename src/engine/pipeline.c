@@ -384,7 +384,7 @@ int omni_generate(struct omni_model *m, const struct omni_request *requests, int
     if (callbacks)
         r->cb = callbacks;
     if (adapt(m, requests, e) != 0)
-        return e->code;
+        return model_error(m, e);
     r->previews = can_preview(m) && r->cb->preview && r->cb->preview_every > 0;
     r->results = results;
     int rc = run_generate(r, e);
@@ -394,5 +394,5 @@ int omni_generate(struct omni_model *m, const struct omni_request *requests, int
         results_fill(r);
     if (timings)
         *timings = r->timings;
-    return rc;
+    return rc ? model_error(m, e) : 0;
 }

@@ -34,6 +34,8 @@ struct run {
     struct tensor *x;         /* [count, frames, h, w, channels] */
     struct tensor *predicted; /* [prediction_count, frames, h, w, channels] */
     struct tensor *history[SLOT_COUNT - SLOT_0]; /* like x: what the scheduler remembers */
+    /* [1]: the first step with NaN, where the host runs ahead of the device; NULL elsewhere */
+    struct tensor *first_bad;
 
     /* What became of pictures, each [count, …] and NULL where the mode needs none: */
     struct tensor *clean;  /* latents of the pictures to start from or to keep, like x */

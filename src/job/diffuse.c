@@ -209,8 +209,8 @@ static int draw_part(struct batch *b, struct err *e)
     if (!results)
         return err_nomem(e);
     b->part_started = clock_seconds();
-    code = models_generate(first->models, first->model, requests, b->now, &callbacks, results,
-                           &timings, e);
+    code = models_generate(first->models, first->model, requests, b->now, planned, &callbacks,
+                           results, &timings, e);
     if (!code) {
         for (int i = 0; i < b->now; i++)
             take_result(&b->items[b->at + i], &results[i]);
@@ -230,6 +230,14 @@ static int count_alike(const struct batch *b, int most)
     return n;
 }
 
+/* What is left cannot be drawn here; what was drawn is. */
+static void fail_rest(struct batch *b, const struct err *e)
+{
+    for (; b->at < b->count; b->at++)
+        if (b->items[b->at].run->state == JOB_RUNNING)
+            run_fail(b->items[b->at].run, e);
+}
+
 static int draw_all(struct batch *b, int most, struct err *e)
 {
     b->chunk = most;
@@ -244,13 +252,12 @@ static int draw_all(struct batch *b, int most, struct err *e)
         } else if (code == -ECANCELED) {
             if (!all_cancelled(b))
                 return code; /* the engine gave up by itself */
-        } else if (b->now > 1)
+        } else if (code == -ENODEV)
+            fail_rest(b, e);
+        else if (b->now > 1)
             b->chunk = 1; /* one alone may fit, and an error then is the culprit's own */
-        else {
-            struct run *r = b->items[b->at].run;
-            r->error = *e;
-            r->state = JOB_FAILED;
-        }
+        else
+            run_fail(b->items[b->at].run, e);
     }
     return 0;
 }

@@ -33,4 +33,11 @@ static void free_model(void *model)
     omni_model_free(model);
 }
 
-const struct generator generator_omni = {NULL, load, info, plan, generate, free_model};
+static int devices(void *ctx, const char *list, struct omni_device *out, int max, int *count,
+                   struct err *e)
+{
+    (void)ctx;
+    return omni_device_list(list, out, max, count, e);
+}
+
+const struct generator generator_omni = {NULL, load, info, plan, generate, free_model, devices};

@@ -17,6 +17,9 @@ struct generator {
                     const struct omni_callbacks *callbacks, struct omni_result *results,
                     struct omni_timings *timings, struct err *e);
     void (*free)(void *model);
+    /* omni_device_list. NULL: names mean nothing to this generator. */
+    int (*devices)(void *ctx, const char *list, struct omni_device *out, int max, int *count,
+                   struct err *e);
 };
 
 extern const struct generator generator_omni;

@@ -100,28 +100,11 @@ static int open_store(struct jobs *j, const char *store, struct err *e)
                             : code;
 }
 
-static int make_workers(struct jobs *j, struct err *e)
-{
-    const struct registry_devices *d = &j->registry->devices;
-    int wanted = d->count ? d->count : 1, code = 0;
-    for (; j->worker_count < wanted && !code; j->worker_count++) {
-        struct worker *w = &j->workers[j->worker_count];
-        w->jobs = j;
-        if (d->count)
-            memcpy(w->device, d->names[j->worker_count], sizeof w->device);
-        code = models_new(&j->generator, d->count ? w->device : NULL, d->memory, d->threads,
-                          &w->models, e);
-    }
-    return code;
-}
-
 static int start_threads(struct jobs *j, struct err *e)
 {
     int code = 0;
-    for (int i = 0; i < j->worker_count && !code; i++) {
-        code = pthread_create(&j->workers[i].thread, NULL, worker_main, &j->workers[i]);
-        j->workers[i].started = !code;
-    }
+    for (int i = 0; i < j->worker_count && !code; i++)
+        code = worker_start(&j->workers[i]);
     if (!code) {
         code = pthread_create(&j->janitor, NULL, janitor_main, j);
         j->janitor_started = !code;
@@ -139,7 +122,7 @@ static int set_up(struct jobs *j, const struct jobs_options *o, struct err *e)
     if (!code && !(j->metrics = metrics_new()))
         code = err_nomem(e);
     if (!code)
-        code = make_workers(j, e);
+        code = devices_make_workers(j, e);
     j->chores = true; /* what a crash left in work/ */
     return code ? code : start_threads(j, e);
 }
@@ -187,6 +170,7 @@ void jobs_stop(struct jobs *j, double seconds)
         ;
     j->abandon = true;
     pthread_mutex_unlock(&j->lock);
+    /* a worker that is added meanwhile is added before the one that it follows has ended */
     for (int i = 0; i < j->worker_count; i++)
         if (j->workers[i].started) {
             pthread_join(j->workers[i].thread, NULL);

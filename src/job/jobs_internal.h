@@ -30,10 +30,11 @@ struct live {
 
 struct worker {
     struct jobs *jobs;
-    char device[32]; /* "": the best there is */
     struct models *models;
     pthread_t thread;
     bool started;
+    atomic_bool lost;    /* with its device: it claims nothing more */
+    atomic_int requeued; /* jobs that it gave back because of that */
 };
 
 struct jobs {
@@ -46,8 +47,9 @@ struct jobs {
     struct audit *audit;
     int64_t started_ms;
 
-    struct worker workers[REGISTRY_MAX_DEVICES];
-    int worker_count;
+    /* One a device, and one for the CPU that is added when all devices are lost. */
+    struct worker workers[REGISTRY_MAX_DEVICES + 1];
+    atomic_int worker_count;
     pthread_t janitor;
     bool janitor_started;
 
@@ -102,7 +104,16 @@ void finish_record(struct jobs *j, const struct queue_job *q, const struct run *
 int finish_open_folders(struct jobs *j, struct run *r, struct err *e);
 void finish_close_folders(struct run *r);
 
+/* devices.c: a worker for each device of the registry; their threads start later. */
+int devices_make_workers(struct jobs *j, struct err *e);
+/* Ends a worker whose device is lost. Where it was the last one, the CPU takes over. */
+void devices_fail_over(struct worker *w);
+/* Lines for .omnifs/stats and .omnifs/metrics. */
+void devices_summary(struct jobs *j, struct str *out);
+void devices_prometheus(struct jobs *j, struct str *out);
+
 /* worker.c, janitor.c: thread bodies. */
+int worker_start(struct worker *w); /* 0 or a positive errno */
 void *worker_main(void *worker);
 void *janitor_main(void *jobs);
 /* Changes when registry.ini does; 0 when it is not there. */

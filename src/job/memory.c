@@ -50,6 +50,25 @@ uint64_t memory_total(void)
     return group < ram ? group : ram;
 }
 
+/* MemAvailable of the machine. */
+static uint64_t machine_available(void)
+{
+    char line[128];
+    unsigned long long kilobytes;
+    AUTO_FILE FILE *f = fopen("/proc/meminfo", "re");
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "MemAvailable: %llu kB", &kilobytes) == 1)
+            return kilobytes * 1024;
+    return UINT64_MAX;
+}
+
+uint64_t memory_available(void)
+{
+    uint64_t machine = machine_available(), total = memory_total(), used = memory_resident();
+    uint64_t own = total > used ? total - used : 0;
+    return machine < own ? machine : own;
+}
+
 uint64_t memory_resident(void)
 {
     unsigned long long total, resident = 0;

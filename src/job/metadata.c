@@ -121,6 +121,8 @@ char *run_metadata(const struct run *r)
     json_object_set_new(j, "seed", draws ? json_seed(q->seed) : json_null());
     json_object_set_new(j, "timings_ms", timings_json(r));
     json_object_set_new(j, "device", text_or_null(r->info.device));
+    if (*r->lost) /* drawn anew, on another device */
+        json_object_set_new(j, "requeued", json_string(r->lost));
     json_object_set_new(j, "memory",
                         json_pack("{sI sI}", "peak_bytes", (json_int_t)r->peak_bytes,
                                   "planned_bytes", (json_int_t)r->planned_bytes));

@@ -12,7 +12,8 @@
 #include "base/str.h"
 #include "job/registry.h"
 
-#define SHARE_OF_MEMORY 0.7 /* of the machine, where the operator names no budget */
+#define SHARE_OF_MEMORY 0.7  /* of the machine, where the operator names no budget */
+#define SHARE_OF_DEVICE 0.95 /* of what is free on a device with memory of its own */
 #define SCAN_DEPTH      3
 
 struct model {
@@ -29,28 +30,38 @@ struct model {
 
 struct models {
     struct generator generator;
-    char device[32];
+    struct omni_device device;
     uint64_t budget;
     int threads;
     uint64_t clock;
     struct model **list; /* only ever grows: pointers to models stay valid */
     int count;
+    uint64_t out_of_memory; /* times */
+    struct err lost;        /* code 0: the device works */
     /* Guards what the reports read; the worker alone writes. */
     pthread_mutex_t lock;
 };
 
-int models_new(const struct generator *g, const char *device, uint64_t budget, int threads,
-               struct models **out, struct err *e)
+/* What is free of a device's own memory when it is opened is ours, but for what its libraries take
+ * on the way. */
+static uint64_t budget_of(const struct omni_device *d, uint64_t asked)
+{
+    if (!d->memory_total)
+        return asked ? asked : (uint64_t)(SHARE_OF_MEMORY * (double)memory_total());
+    uint64_t own = (uint64_t)(SHARE_OF_DEVICE * (double)d->memory_free);
+    return asked && asked < own ? asked : own;
+}
+
+int models_new(const struct generator *g, const struct omni_device *device, uint64_t budget,
+               int threads, struct models **out, struct err *e)
 {
     struct models *m = calloc(1, sizeof *m);
     if (!m)
         return err_nomem(e);
     m->generator = *g;
-    snprintf(m->device, sizeof m->device, "%s", device ? device : "");
-    bool own_memory = !strncmp(m->device, "cuda", 4); /* Omni knows that one better */
-    m->budget = budget       ? budget
-                : own_memory ? UINT64_MAX
-                             : (uint64_t)(SHARE_OF_MEMORY * (double)memory_total());
+    if (device)
+        m->device = *device;
+    m->budget = budget_of(&m->device, budget);
     m->threads = threads;
     pthread_mutex_init(&m->lock, NULL);
     *out = m;
@@ -67,14 +78,26 @@ static void unload(struct models *m, struct model *model)
         m->generator.free(handle);
 }
 
+/* Every model but `keep` (may be NULL). */
+static void unload_all(struct models *m, const struct model *keep)
+{
+    for (int i = 0; i < m->count; i++)
+        if (m->list[i] != keep)
+            unload(m, m->list[i]);
+}
+
+void models_unload(struct models *m)
+{
+    unload_all(m, NULL);
+}
+
 void models_free(struct models *m)
 {
     if (!m)
         return;
-    for (int i = 0; i < m->count; i++) {
-        unload(m, m->list[i]);
+    unload_all(m, NULL);
+    for (int i = 0; i < m->count; i++)
         free(m->list[i]);
-    }
     free(m->list);
     pthread_mutex_destroy(&m->lock);
     free(m);
@@ -83,6 +106,11 @@ void models_free(struct models *m)
 uint64_t models_budget(const struct models *m)
 {
     return m->budget;
+}
+
+const char *models_device(const struct models *m)
+{
+    return m->device.name;
 }
 
 const struct omni_model_info *model_info(const struct model *m)
@@ -156,6 +184,75 @@ static int no_room(const struct models *m, const struct model *model, const char
                    "%s; ask for less, or raise memory in [devices] of registry.ini",
                    what, format_bytes(least + bytes, need), format_bytes(least, weights),
                    format_bytes(m->budget, budget));
+}
+
+/* ---- trouble with the device ---- */
+
+static const char *place(const struct models *m)
+{
+    return m->device.memory_total ? m->device.name : "this machine";
+}
+
+static uint64_t free_bytes(const struct models *m)
+{
+    struct omni_device now;
+    int count = 0;
+    if (!m->device.memory_total)
+        return memory_available();
+    int code = m->generator.devices(m->generator.ctx, m->device.name, &now, 1, &count, NULL);
+    return code || !count ? 0 : now.memory_free;
+}
+
+/* Memory ran out although the plan fitted: others use the device too, or it is in pieces. */
+static void note_full(struct models *m, const struct err *why)
+{
+    pthread_mutex_lock(&m->lock);
+    m->out_of_memory++;
+    pthread_mutex_unlock(&m->lock);
+    log_warn("%s is out of memory: %s", place(m), why->text);
+}
+
+static int still_full(struct models *m, const char *what, uint64_t needed, struct err *e)
+{
+    char need[24], left[24];
+    note_full(m, e);
+    return err_set(e, -ENOMEM,
+                   "%s needs %s of memory and %s has %s free, also at a second try without any "
+                   "other model; ask for less, or try again when other programs use less",
+                   what, format_bytes(needed, need), place(m), format_bytes(free_bytes(m), left));
+}
+
+/* Notes a loss; the CPU and a generator's own choice cannot be lost. */
+static int check_lost(struct models *m, struct err *e)
+{
+    if (e->code != -ENODEV)
+        return e->code;
+    if (!*m->device.name || !strcmp(m->device.name, "cpu"))
+        return e->code = -EIO;
+    err_prefix(e, "the device %s was lost", m->device.name);
+    log_error("%s", e->text);
+    pthread_mutex_lock(&m->lock);
+    m->lost = *e;
+    pthread_mutex_unlock(&m->lock);
+    return e->code;
+}
+
+bool models_lost(struct models *m, struct err *why)
+{
+    pthread_mutex_lock(&m->lock);
+    bool lost = m->lost.code != 0;
+    if (lost && why)
+        *why = m->lost;
+    pthread_mutex_unlock(&m->lock);
+    return lost;
+}
+
+uint64_t models_out_of_memory(struct models *m)
+{
+    pthread_mutex_lock(&m->lock);
+    uint64_t times = m->out_of_memory;
+    pthread_mutex_unlock(&m->lock);
+    return times;
 }
 
 /* ---- loading ---- */
@@ -239,24 +336,32 @@ static struct model *find_or_add(struct models *m, const struct profile *p)
 static int load(struct models *m, struct model *model, const char *path,
                 const struct profile_places *places, struct err *e)
 {
-    struct omni_load_options options = {.device = *m->device ? m->device : NULL,
+    const struct generator *g = &m->generator;
+    struct omni_load_options options = {.device = *m->device.name ? m->device.name : NULL,
                                         .precision = model->precision,
                                         .threads = m->threads,
-                                        .memory = m->budget == UINT64_MAX ? 0 : m->budget,
+                                        .memory = m->budget,
                                         .parts = places->list,
                                         .part_count = places->count};
     void *handle = NULL;
-    int code = m->generator.load(m->generator.ctx, path, &options, &handle, e);
+    int code = g->load(g->ctx, path, &options, &handle, e);
     if (code)
-        return code;
+        return check_lost(m, e);
     pthread_mutex_lock(&m->lock);
     model->handle = handle;
-    model->info = *m->generator.info(handle);
+    model->info = *g->info(handle);
     model->resident_bytes = 0; /* weights are read when a request needs them */
     model->failure.code = 0;
     pthread_mutex_unlock(&m->lock);
-    log_info("loaded the model %s (%s)", model->id, model->info.family);
+    log_info("loaded the model %s (%s)%s%s", model->id, model->info.family,
+             *m->device.name ? " on " : "", m->device.name);
     return 0;
+}
+
+/* Not what the device or the machine did, which says nothing of the files. */
+static bool is_lasting(int code)
+{
+    return code != -ENODEV && code != -ENOMEM;
 }
 
 static void remember_failure(struct models *m, struct model *model, const struct err *why,
@@ -273,6 +378,8 @@ int models_get(struct models *m, const struct profile *p, struct model **out, st
     struct model *model = find_or_add(m, p);
     if (!model)
         return err_nomem(e);
+    if (models_lost(m, e))
+        return -ENODEV;
     if (!model->handle) {
         char path[REGISTRY_PATH_SIZE] = "";
         struct profile_places places;
@@ -288,9 +395,12 @@ int models_get(struct models *m, const struct profile *p, struct model **out, st
         if (!code && model->failure.code && model->stamp == stamp)
             why = model->failure;
         else if (code || load(m, model, path, &places, &why)) {
-            err_prefix(&why, "the model %s cannot be used", p->model);
-            remember_failure(m, model, &why, stamp);
-            log_error("%s", why.text);
+            if (why.code != -ENODEV) {
+                err_prefix(&why, "the model %s cannot be used", p->model);
+                log_error("%s", why.text);
+            }
+            if (is_lasting(why.code))
+                remember_failure(m, model, &why, stamp);
         }
         if (why.code)
             return err_set(e, why.code, "%s", why.text);
@@ -345,13 +455,20 @@ int models_room(struct models *m, const struct model *model, uint64_t bytes, str
 }
 
 int models_generate(struct models *m, struct model *model, const struct omni_request *requests,
-                    int count, const struct omni_callbacks *callbacks, struct omni_result *results,
-                    struct omni_timings *timings, struct err *e)
+                    int count, uint64_t planned, const struct omni_callbacks *callbacks,
+                    struct omni_result *results, struct omni_timings *timings, struct err *e)
 {
-    int code =
-        m->generator.generate(model->handle, requests, count, callbacks, results, timings, e);
+    const struct generator *g = &m->generator;
+    int code = g->generate(model->handle, requests, count, callbacks, results, timings, e);
+    if (code == -ENOMEM) {
+        note_full(m, e);
+        unload_all(m, model);
+        code = g->generate(model->handle, requests, count, callbacks, results, timings, e);
+    }
     take_info(m, model);
-    return code;
+    if (code == -ENOMEM)
+        return still_full(m, "this request", planned, e);
+    return code == -ENODEV ? check_lost(m, e) : code;
 }
 
 /* ---- reports ---- */

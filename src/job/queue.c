@@ -36,6 +36,7 @@ static const char *const schema[] = {
     " DELETE FROM job_events WHERE job = old.id; END;"
     /* `served` grows with every claim: the least was served longest ago */
     "CREATE TABLE job_users (uid INTEGER PRIMARY KEY, served INTEGER NOT NULL);",
+    "ALTER TABLE jobs ADD COLUMN lost TEXT NOT NULL DEFAULT '';",
 };
 
 int queue_open(struct db *d, struct err *e)
@@ -47,7 +48,8 @@ int queue_open(struct db *d, struct err *e)
 
 #define COLUMNS                                                                                    \
     "seq, id, folder, folder_name, modality, uid, gid, state, outcome, attempts, profile,"         \
-    " priority, pictures, key, digest, ready, gone, error, created, started, finished, changed"
+    " priority, pictures, key, digest, ready, gone, error, created, started, finished, changed,"   \
+    " lost"
 
 static void column_text(sqlite3_stmt *s, int i, char *out, size_t size)
 {
@@ -79,6 +81,7 @@ static void read_row(sqlite3_stmt *s, struct queue_job *j)
     column_text(s, 13, j->key, sizeof j->key);
     column_text(s, 14, j->digest, sizeof j->digest);
     column_text(s, 17, j->error, sizeof j->error);
+    column_text(s, 22, j->lost, sizeof j->lost);
 }
 
 void queue_job_free(struct queue_job *j)
@@ -366,6 +369,30 @@ int queue_release(struct db *d, const char *id)
     if (!code)
         code = run_for(d, db_sql(d, "DELETE FROM jobs WHERE id = ?1 AND gone = 1"), id);
     return end(d, code);
+}
+
+int queue_requeue(struct db *d, const char *id, const char *why)
+{
+    struct queue_job j;
+    int code = db_begin(d);
+    if (code)
+        return code;
+    code = queue_get(d, id, &j);
+    if (!code && (j.state != JOB_RUNNING || *j.lost))
+        code = -ENOENT;
+    bool gone = !code && j.gone;
+    if (gone)
+        code = run_for(d, db_sql(d, "DELETE FROM jobs WHERE id = ?1"), id);
+    else if (!code) {
+        sqlite3_stmt *s = db_sql(d, "UPDATE jobs SET state = " QUEUED ", attempts = attempts - 1,"
+                                    " started = 0, lost = ?2, changed = ?3 WHERE id = ?1");
+        bind_text(s, 1, id);
+        bind_text(s, 2, why);
+        sqlite3_bind_int64(s, 3, clock_wall_ms());
+        code = db_run(d, s);
+    }
+    code = end(d, code);
+    return !code && gone ? -ENOENT : code;
 }
 
 /* ---- ending ---- */

@@ -2,7 +2,8 @@
  * here touches files or threads, so another implementation could keep the rows elsewhere.
  *
  *     QUEUED ─claim→ RUNNING ─finish→ PUBLISHING ─published→ outcome (DONE, FAILED …)
- *        └──────────refuse──────────────↗ (its files are written by whoever finds it not `ready`)
+ *        │ ←──requeue──┘                 ↑
+ *        └──────────refuse───────────────┘ (its files are written by whoever finds it not `ready`)
  *
  * A row that is `gone` (superseded, or its folder was removed) is never published, only deleted.
  * Functions return 0 or a negative errno. */
@@ -36,6 +37,7 @@ struct queue_job {
     size_t size;
     bool ready, gone;
     char error[480];
+    char lost[480]; /* what became of the device that drew it first; "": it was not requeued */
     int64_t created_ms, started_ms, finished_ms, changed_ms;
 };
 void queue_job_free(struct queue_job *j);
@@ -54,6 +56,9 @@ int queue_get(struct db *d, const char *id, struct queue_job *out); /* without t
 int queue_claim(struct db *d, int pictures, struct queue_job *out, int max);
 /* Back to the queue, as if it had not been claimed (the daemon stops). */
 int queue_release(struct db *d, const char *id);
+/* Running → waiting, because its device was lost (`why`), once: -ENOENT where that happened to it
+ * before, or it is gone (then it is deleted) or not running. The loss is no attempt. */
+int queue_requeue(struct db *d, const char *id, const char *why);
 /* Running → publishing with these files; a gone one is deleted. -ENOENT: it was gone. */
 int queue_finish(struct db *d, const char *id, enum job_state outcome, const char *error,
                  const char (*names)[64], int count);

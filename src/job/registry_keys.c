@@ -177,6 +177,9 @@ SETTER(set_devices)
         bool known = !strcmp(item, "cpu") || !strncmp(item, "cuda:", 5);
         if (!known || strlen(item) >= sizeof d->names[0] || d->count == REGISTRY_MAX_DEVICES)
             return bad(k, value, "auto, or a list of cpu, cuda:0, cuda:1 …", e);
+        for (int i = 0; i < d->count; i++)
+            if (!strcmp(item, d->names[i]))
+                return err_set(e, -EINVAL, "use names %s twice", item);
         strcpy(d->names[d->count++], item);
     }
     return 0;

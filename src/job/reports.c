@@ -31,7 +31,7 @@ static bool profile_available(struct jobs *j, const struct profile *p, struct er
     if (model_find(p->model, path, why))
         return false;
     for (int i = 0; i < j->worker_count; i++)
-        if (models_available(j->workers[i].models, p, why))
+        if (!j->workers[i].lost && models_available(j->workers[i].models, p, why))
             return true;
     return false;
 }
@@ -148,6 +148,18 @@ static int report_queue(struct jobs *j, uid_t uid, struct str *out)
 
 /* ---- limits ---- */
 
+/* What every worker has: a request may come to any of them. */
+static uint64_t smallest_budget(struct jobs *j)
+{
+    uint64_t least = UINT64_MAX;
+    for (int i = 0; i < j->worker_count; i++) {
+        uint64_t budget = models_budget(j->workers[i].models);
+        if (!j->workers[i].lost && budget < least)
+            least = budget;
+    }
+    return least;
+}
+
 static int report_limits(struct jobs *j, uid_t uid, struct str *out)
 {
     (void)uid;
@@ -157,8 +169,7 @@ static int report_limits(struct jobs *j, uid_t uid, struct str *out)
     str_addf(out, "queue %d\njobs_per_user %d\nstore_bytes %s\nrequest_bytes %s\nmemory %s\n",
              l->queue, l->jobs_per_user,
              l->store_bytes ? format_bytes(l->store_bytes, store) : "none",
-             format_bytes(l->request_bytes, request),
-             format_bytes(models_budget(j->workers[0].models), budget));
+             format_bytes(l->request_bytes, request), format_bytes(smallest_budget(j), budget));
     for (int i = 0; i < r->profile_count; i++) {
         const struct profile *p = &r->profiles[i];
         str_addf(out, "%s max_resolution %dx%d max_steps %d max_count %d", p->name, p->max_width,
@@ -191,7 +202,7 @@ static void measure(struct jobs *j, struct metrics_gauges *g)
                 g->models_loaded += rows[k].loaded;
         free(rows);
         g->model_bytes += models_loaded_bytes(m);
-        g->budget_bytes += models_budget(m);
+        g->budget_bytes += j->workers[i].lost ? 0 : models_budget(m);
     }
 }
 
@@ -201,6 +212,7 @@ static int report_stats(struct jobs *j, uid_t uid, struct str *out)
     struct metrics_gauges g;
     measure(j, &g);
     metrics_summary(j->metrics, &g, out);
+    devices_summary(j, out);
     return 0;
 }
 
@@ -210,6 +222,7 @@ static int report_metrics(struct jobs *j, uid_t uid, struct str *out)
     struct metrics_gauges g;
     measure(j, &g);
     metrics_prometheus(j->metrics, &g, out);
+    devices_prometheus(j, out);
     return 0;
 }
 

@@ -80,6 +80,16 @@ void run_note(struct run *r, const char *fmt, ...)
 
 /* ---- how a run ends ---- */
 
+void run_fail(struct run *r, const struct err *e)
+{
+    r->state = JOB_FAILED;
+    r->error = *e;
+    if (e->code == -ENODEV && *r->lost && models_lost(r->models, NULL))
+        err_set(&r->error, -ENODEV,
+                "%.200s; before, %.200s; so it is not tried a third time, tell the operator",
+                e->text, r->lost);
+}
+
 static void end_run(struct run *r, const struct err *e)
 {
     if (r->timed_out) {
@@ -91,10 +101,8 @@ static void end_run(struct run *r, const struct err *e)
     } else if (e->code == -ECANCELED) {
         r->state = JOB_CANCELLED;
         r->error.code = 0;
-    } else {
-        r->state = JOB_FAILED;
-        r->error = *e;
-    }
+    } else
+        run_fail(r, e);
 }
 
 static void report_stage(struct run *r, enum job_stage stage)

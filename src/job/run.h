@@ -68,6 +68,7 @@ struct run {
     struct models *models;
     const struct run_hooks *hooks; /* NULL: none */
     int64_t created_ms;            /* wall clock */
+    char lost[480];                /* the sentence of a device that was lost drawing it; "": none */
 
     /* ---- filled by the stages ---- */
     struct request request;
@@ -122,6 +123,8 @@ int stage_postprocess(struct run *r, struct err *e);
 int stage_safety(struct run *r, struct err *e);
 int stage_package(struct run *r, struct err *e);
 
+/* The run failed; -ENODEV means with its device, which is told together with an earlier one. */
+void run_fail(struct run *r, const struct err *e);
 /* For stages: does the caller want this run to end (cancel, or its time is over: timed_out)? */
 bool run_cancelled(struct run *r);
 void run_note(struct run *r, const char *fmt, ...) ERR_PRINTF(2, 3);

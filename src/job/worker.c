@@ -103,15 +103,23 @@ static int begin_task(struct task *t, struct worker *w, struct registry *registr
     r->models = w->models;
     r->hooks = &t->hooks;
     r->created_ms = t->job.created_ms;
+    memcpy(r->lost, t->job.lost, sizeof r->lost);
     int code = finish_open_folders(j, r, &e);
     if (code) {
         r->state = JOB_FAILED;
         r->error = e;
     }
-    jobs_note(j, t->job.id, "started%s%s, attempt %d", *w->device ? " on " : "", w->device,
-              t->job.attempts);
+    const char *device = models_device(w->models);
+    jobs_note(j, t->job.id, "started%s%s, attempt %d", *device ? " on " : "", device,
+              t->job.attempts + (*t->job.lost != '\0'));
     jobs_changed(j, t->job.folder);
     return code;
+}
+
+static void pause_for_disk(void)
+{
+    struct timespec pause = {0, 500000000};
+    nanosleep(&pause, NULL);
 }
 
 /* Records the outcome. While the disk is full there is nothing better to do than to try again;
@@ -126,8 +134,7 @@ static int record_end(struct jobs *j, const struct run *r, const char *error,
         if (first)
             log_write(LOG_LEVEL_ERROR, r->id, "the result cannot be recorded yet: %s",
                       strerror(-code));
-        struct timespec pause = {0, 500000000};
-        nanosleep(&pause, NULL);
+        pause_for_disk();
     }
 }
 
@@ -149,13 +156,46 @@ static void settle(struct task *t)
     free(names);
 }
 
+/* Back to the queue; a wish to cancel that came meanwhile meets it there. */
+static int give_up(struct task *t)
+{
+    struct jobs *j = t->worker->jobs;
+    db_lock(j->db);
+    int code = queue_requeue(j->db, t->job.id, t->run.error.text);
+    if (!code && t->live->cancel && !queue_refuse(j->db, t->job.id, JOB_CANCELLED, ""))
+        code = -ECANCELED;
+    db_unlock(j->db);
+    return code;
+}
+
+/* A job whose device was lost waits for another one, where that is its first loss. */
+static bool requeued(struct task *t)
+{
+    struct jobs *j = t->worker->jobs;
+    const struct run *r = &t->run;
+    if (r->state != JOB_FAILED || r->error.code != -ENODEV || *r->lost ||
+        !models_lost(t->worker->models, NULL))
+        return false;
+    int code;
+    while ((code = give_up(t)) && code != -ENOENT && code != -ECANCELED && !abandoned(j))
+        pause_for_disk(); /* as in record_end */
+    if (code == -ENOENT || code == -ECANCELED)
+        jobs_wake_janitor(j); /* its folder is to be swept, or its record to be written */
+    if (code)
+        return true;
+    t->worker->requeued++;
+    jobs_note(j, r->id, "%s; waits for another device", r->error.text);
+    log_write(LOG_LEVEL_WARN, r->id, "%s: %s; it is queued again", r->where, r->error.text);
+    return true;
+}
+
 static void end_task(struct task *t)
 {
     struct jobs *j = t->worker->jobs;
     bool given_back = t->run.state == JOB_CANCELLED && !t->live->cancel && abandoned(j);
     if (given_back)
         queue_release(j->db, t->job.id);
-    else
+    else if (!requeued(t))
         settle(t);
     finish_close_folders(&t->run);
     live_remove(j, t->live);
@@ -225,7 +265,7 @@ void *worker_main(void *ctx)
     struct jobs *j = w->jobs;
     struct task *tasks = calloc(MAX_BATCH, sizeof *tasks);
     pthread_mutex_lock(&j->lock);
-    while (!j->stopping && tasks) {
+    while (!j->stopping && !w->lost && tasks) {
         int pictures = j->registry->devices.batch;
         unsigned wakes = j->wakes;
         j->busy++; /* before the claim: jobs_stop must not overlook it */
@@ -233,6 +273,8 @@ void *worker_main(void *ctx)
         int count = claim(w, tasks, pictures);
         if (count)
             run_tasks(w, tasks, count);
+        if (models_lost(w->models, NULL))
+            devices_fail_over(w);
         pthread_mutex_lock(&j->lock);
         j->busy--;
         pthread_cond_broadcast(&j->idle);
@@ -242,4 +284,11 @@ void *worker_main(void *ctx)
     pthread_mutex_unlock(&j->lock);
     free(tasks);
     return NULL;
+}
+
+int worker_start(struct worker *w)
+{
+    int code = pthread_create(&w->thread, NULL, worker_main, w);
+    w->started = !code;
+    return code;
 }

@@ -56,7 +56,8 @@ static int setup(void **state)
     mkdir(path.data, 0700);
     setenv("OMNIFS_MODELS", f->folder, 1);
     if (registry_parse(text.data, text.len, "registry.ini", &f->registry, &e) ||
-        models_new(&generator_omni, "cpu", UINT64_C(1) << 32, 2, &f->models, &e)) {
+        models_new(&generator_omni, &(struct omni_device){.name = "cpu"}, UINT64_C(1) << 32, 2,
+                   &f->models, &e)) {
         fprintf(stderr, "%s\n", e.text);
         return -1;
     }

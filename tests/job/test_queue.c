@@ -337,6 +337,61 @@ static void a_given_back_job_counts_no_attempt(void **state)
     }
 }
 
+/* Claims the only job that waits. */
+static struct queue_job claim_one(struct db *d)
+{
+    struct queue_job j;
+    assert_int_equal(queue_claim(d, 1, &j, 1), 1);
+    queue_job_free(&j);
+    return j;
+}
+
+static void a_job_whose_device_was_lost_is_queued_again_once(void **state)
+{
+    struct fixture *f = *state;
+    add(f->db, "a", 1, 1, "", 0, 1);
+    assert_int_equal(queue_requeue(f->db, "a", "cuda:0 was lost"), -ENOENT); /* it waits */
+    assert_string_equal(claim_one(f->db).lost, "");
+    assert_int_equal(queue_requeue(f->db, "a", "cuda:0 was lost"), 0);
+    struct queue_job j = claim_one(f->db);
+    assert_string_equal(j.lost, "cuda:0 was lost");
+    assert_int_equal(j.attempts, 1); /* the loss was none */
+    assert_int_equal(queue_requeue(f->db, "a", "cuda:1 was lost"), -ENOENT);
+    db_close(f->db); /* a crash: it is still known */
+    f->db = open_queue(f->store);
+    assert_int_equal(queue_recover(f->db, 3, "too often"), 0);
+    assert_string_equal(claim_one(f->db).lost, "cuda:0 was lost");
+}
+
+static void a_superseded_job_is_not_queued_again(void **state)
+{
+    struct fixture *f = *state;
+    add(f->db, "old", 1, 1, "", 0, 1);
+    claim_one(f->db);
+    add(f->db, "new", 1, 1, "", 0, 1);
+    assert_int_equal(queue_requeue(f->db, "old", "cuda:0 was lost"), -ENOENT);
+    assert_false(queue_has(f->db, "old"));
+    assert_string_equal(claim_one(f->db).id, "new");
+}
+
+static void a_store_from_before_losses_were_known_is_brought_up_to_date(void **state)
+{
+    struct fixture *f = *state;
+    static const char *const back[] = {"ALTER TABLE jobs DROP COLUMN lost",
+                                       "UPDATE floor SET version = 1 WHERE name = 'job'"};
+    add(f->db, "a", 1, 1, "", 0, 1);
+    for (int i = 0; i < 2; i++) {
+        db_lock(f->db);
+        assert_int_equal(db_run(f->db, db_sql(f->db, back[i])), 0);
+        db_unlock(f->db);
+    }
+    db_close(f->db);
+    f->db = open_queue(f->store);
+    struct queue_job j = claim_one(f->db);
+    assert_string_equal(j.id, "a");
+    assert_string_equal(j.lost, "");
+}
+
 static void active_jobs_are_counted_for_limits(void **state)
 {
     struct fixture *f = *state;
@@ -389,6 +444,9 @@ int main(void)
         TEST(only_waiting_jobs_can_be_refused),
         TEST(killed_daemons_lose_and_double_nothing),
         TEST(a_given_back_job_counts_no_attempt),
+        TEST(a_job_whose_device_was_lost_is_queued_again_once),
+        TEST(a_superseded_job_is_not_queued_again),
+        TEST(a_store_from_before_losses_were_known_is_brought_up_to_date),
         TEST(active_jobs_are_counted_for_limits),
         TEST(events_are_a_jobs_log),
     };

@@ -168,6 +168,7 @@ static void every_mistake_is_told_with_its_line(void **state)
          ":5: store_bytes \"much\" is not a size like 512M or 20G"},
         {PROFILE "[devices]\nuse = cpu, tpu\n",
          ":5: use \"cpu, tpu\" is not auto, or a list of cpu, cuda:0, cuda:1 …"},
+        {PROFILE "[devices]\nuse = cuda:0, cpu, cuda:0\n", ":5: use names cuda:0 twice"},
         {PROFILE "[safety]\nallow_off = perhaps\n", ":5: allow_off \"perhaps\" is not yes or no"},
         {"[]\n", ":1: a section's name has 1 … 48 bytes"},
     };

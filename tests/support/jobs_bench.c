@@ -127,7 +127,8 @@ static void open_jobs(struct jobs_bench *b)
         fail_msg("%s", e.text);
 }
 
-void bench_start_at(struct jobs_bench *b, const char *store, const char *registry)
+static void start(struct jobs_bench *b, const char *store, const char *registry,
+                  const struct generator *g)
 {
     char models[96];
     memset(b, 0, sizeof *b);
@@ -140,16 +141,38 @@ void bench_start_at(struct jobs_bench *b, const char *store, const char *registr
     snprintf(models, sizeof models, "%s/models", b->store);
     setenv("OMNIFS_MODELS", models, 1);
     script_init(&b->script);
-    b->generator = script_generator(&b->script);
+    b->generator = g ? *g : script_generator(&b->script);
     open_jobs(b);
+}
+
+void bench_start_at(struct jobs_bench *b, const char *store, const char *registry)
+{
+    start(b, store, registry, NULL);
+}
+
+void bench_start_omni_at(struct jobs_bench *b, const char *store, const char *registry)
+{
+    start(b, store, registry, &generator_omni);
+}
+
+static void make_store(char store[SCRATCH_SIZE])
+{
+    if (!mkdtemp(scratch_name(store, "omnifs-test-XXXXXX")))
+        fail_msg("no scratch folder");
 }
 
 void bench_start(struct jobs_bench *b, const char *registry)
 {
     char store[SCRATCH_SIZE];
-    if (!mkdtemp(scratch_name(store, "omnifs-test-XXXXXX")))
-        fail_msg("no scratch folder");
+    make_store(store);
     bench_start_at(b, store, registry);
+}
+
+void bench_start_omni(struct jobs_bench *b, const char *registry)
+{
+    char store[SCRATCH_SIZE];
+    make_store(store);
+    bench_start_omni_at(b, store, registry);
 }
 
 static void close_jobs(struct jobs_bench *b, double seconds)

@@ -35,6 +35,9 @@ struct jobs_bench {
 void bench_start(struct jobs_bench *b, const char *registry);
 /* The same in a folder that may hold the store of an earlier bench. */
 void bench_start_at(struct jobs_bench *b, const char *store, const char *registry);
+/* Both with Omni instead of the scripted generator: the registry has to name its profiles. */
+void bench_start_omni(struct jobs_bench *b, const char *registry);
+void bench_start_omni_at(struct jobs_bench *b, const char *store, const char *registry);
 /* Closes jobs and database, and opens them again, as a restart does. */
 void bench_restart(struct jobs_bench *b, double seconds);
 void bench_stop(struct jobs_bench *b);

@@ -190,5 +190,5 @@ static void free_model(void *model)
 
 struct generator script_generator(struct script *s)
 {
-    return (struct generator){s, load, info, plan, generate, free_model};
+    return (struct generator){s, load, info, plan, generate, free_model, NULL};
 }

@@ -140,4 +140,4 @@ static void free_model(void *model)
     (void)model;
 }
 
-const struct generator stub_generator = {NULL, load, get_info, plan, generate, free_model};
+const struct generator stub_generator = {NULL, load, get_info, plan, generate, free_model, NULL};
