@@ -11,9 +11,10 @@
 
 #include "engine/ops.h"
 
-/* What a device says that is gone, or broken so that nothing on it works again in this process (a
- * fault that sticks to its context, say): a kernel by ops_fail(o, BACKEND_LOST, why), opening and
- * weight_prepare by their result. A caller with other devices goes to one of them. */
+/* A device that is gone, or broken so that nothing on it works again in this process (a fault that
+ * sticks to its context, say). Opening says so by its result; kernels and weight_prepare fail with
+ * this code, or with any other when `lost` says it then. A caller with other devices goes to one of
+ * them. */
 #define BACKEND_LOST (-ENODEV)
 
 struct tensor {
@@ -60,7 +61,8 @@ struct backend_ops {
     /* Bytes of the device's own memory that are free now, and all. NULL: it draws in the machine's
      * memory, of which others know more. */
     int (*memory)(struct backend *b, uint64_t *free, uint64_t *total);
-    /* Is it gone (BACKEND_LOST)? Asked when alloc gives nothing. NULL: its errors say so alone. */
+    /* Is it gone? Asked after a failure, so it may wait for the device, and its word is what
+     * counts. NULL: the code of the failure says it. */
     bool (*lost)(struct backend *b);
     /* Makes a weight tensor from host memory that stays mapped; may pack it for products of
      * `compute` type. rank 2 and 4 weights are used by linear and conv. */

@@ -42,10 +42,10 @@ static int library_open(struct cuda_library *l, void **handle, struct err *e)
                        CUDA_BACKEND_LIBRARY, dlerror());
     find_symbol(h, CUDA_BACKEND_SYMBOL, &l->backend_new);
     find_symbol(h, CUDA_COUNT_SYMBOL, &l->device_count);
-    if (!l->backend_new || !l->device_count) {
+    if (!l->backend_new) {
         dlclose(h);
-        return err_set(e, -ENODEV, "%s does not export %s and %s: it belongs to another version",
-                       CUDA_BACKEND_LIBRARY, CUDA_BACKEND_SYMBOL, CUDA_COUNT_SYMBOL);
+        return err_set(e, -ENODEV, "%s does not export %s: it belongs to another version",
+                       CUDA_BACKEND_LIBRARY, CUDA_BACKEND_SYMBOL);
     }
     *handle = h;
     return 0;
@@ -56,13 +56,23 @@ void device_provide(const struct cuda_library *l)
     provided = l;
 }
 
+/* How many open, up to the first that does not. */
+static int count_by_opening(const struct cuda_library *l)
+{
+    struct backend *b;
+    int n = 0;
+    for (; n < OMNI_MAX_DEVICES && l->backend_new(n, &b, NULL) == 0; n++)
+        backend_free(b);
+    return n;
+}
+
 int device_cuda_count(struct err *e)
 {
     struct cuda_library l = {0};
     void *handle;
     if (library_open(&l, &handle, e) != 0)
         return 0;
-    int n = l.device_count();
+    int n = l.device_count ? l.device_count() : count_by_opening(&l);
     if (handle)
         dlclose(handle);
     return n < 0 ? 0 : n > OMNI_MAX_DEVICES ? OMNI_MAX_DEVICES : n;
@@ -127,11 +137,13 @@ void device_close(struct device *d)
     *d = (struct device){0};
 }
 
-bool device_lost(const struct device *d)
+int device_error(const struct device *d, int code)
 {
-    if (!d->backend || strcmp(d->name, "cpu") == 0)
-        return false;
-    return !d->backend->ops->lost || d->backend->ops->lost(d->backend);
+    bool (*lost)(struct backend *) = d->backend ? d->backend->ops->lost : NULL;
+    if (code && lost && lost(d->backend))
+        return BACKEND_LOST;
+    bool never = lost || !d->backend || strcmp(d->name, "cpu") == 0;
+    return code == BACKEND_LOST && never ? -EIO : code;
 }
 
 /* ---- lists ---- */

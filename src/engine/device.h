@@ -18,8 +18,9 @@ struct device {
  * opens. -EINVAL for other words, -ENODEV when the device is not there, with the reason. */
 int device_open(const char *word, int threads, struct device *d, struct err *e);
 void device_close(struct device *d);
-/* Is it a device that may go away, and is it gone as far as it can tell? */
-bool device_lost(const struct device *d);
+/* What a failure on the device is: BACKEND_LOST when it is gone, and never else (file systems that
+ * cannot map files use the same number), or `code`. */
+int device_error(const struct device *d, int code);
 /* "cpu: AMD EPYC, 2 CPUs, fastest in bf16" into out[size]. */
 void device_describe(const struct device *d, char *out, size_t size);
 /* How many CUDA devices the backend's library sees; 0 without a library, with the reason. */
@@ -31,7 +32,8 @@ int device_cuda_count(struct err *e);
 #define CUDA_COUNT_SYMBOL    "omni_cuda_device_count"
 /* -ENODEV: there is no device `index`, or it does not work, with the reason. */
 typedef int cuda_backend_new_fn(int index, struct backend **out, struct err *e);
-/* Devices that the driver shows, 0 … count - 1 for the function above; 0 without a driver. */
+/* Devices that the driver shows, 0 … count - 1 for the function above; 0 without a driver. A
+ * library without this function is asked for one device after the other. */
 typedef int cuda_device_count_fn(void);
 
 struct cuda_library {

@@ -89,9 +89,7 @@ static void fill_info(struct omni_model *m)
 
 int model_error(const struct omni_model *m, struct err *e)
 {
-    if (e->code == BACKEND_LOST && !device_lost(&m->device))
-        e->code = -EIO;
-    return e->code;
+    return e->code = device_error(&m->device, e->code);
 }
 
 int model_open(struct omni_model *m, const char *path, const struct omni_load_options *options,

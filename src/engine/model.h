@@ -28,8 +28,7 @@ struct omni_model {
 int model_open(struct omni_model *m, const char *path, const struct omni_load_options *options,
                bool shapes_only, struct err *e);
 void model_close(struct omni_model *m);
-/* The code of `e`, which says that the device is lost only where it is: files fail with the same
- * number on file systems that cannot map them. */
+/* The code of `e`, made what device_error() says. */
 int model_error(const struct omni_model *m, struct err *e);
 
 #endif

@@ -57,6 +57,16 @@ static void auto_is_every_cuda_device_that_opens_else_the_cpu(void **state)
     expect_list("auto", "cpu");
 }
 
+static void a_library_that_does_not_count_is_asked_one_by_one(void **state)
+{
+    (void)state;
+    fake_devices_use(3);
+    fake_devices_count(false);
+    expect_list("auto", "cuda:0 cuda:1 cuda:2");
+    fake_devices[2].lost = true;
+    expect_list("auto", "cuda:0 cuda:1");
+}
+
 static void lists_name_devices_and_mistakes_are_told(void **state)
 {
     (void)state;
@@ -255,6 +265,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(auto_is_every_cuda_device_that_opens_else_the_cpu),
+        cmocka_unit_test(a_library_that_does_not_count_is_asked_one_by_one),
         cmocka_unit_test(lists_name_devices_and_mistakes_are_told),
         cmocka_unit_test(the_variable_holds_a_list_too),
         cmocka_unit_test(devices_with_memory_of_their_own_tell_it),

@@ -87,7 +87,7 @@ static void linear(struct ops *o, struct tensor *y, const struct tensor *x, cons
     if (left > 0 && (d->lose_at = left - 1) == 0)
         d->lost = true;
     if (d->lost) {
-        ops_fail(o, BACKEND_LOST, "%s fell off the bus", y->backend->name);
+        ops_fail(o, -EIO, "%s fell off the bus", y->backend->name); /* lost() says the rest */
         return;
     }
     cpu.linear(o, y, x, w, bias, act);
@@ -159,14 +159,21 @@ static int open_device(int index, struct backend **out, struct err *e)
     return rc;
 }
 
+static struct cuda_library library = {open_device, count_devices};
+
+void fake_devices_count(bool counts)
+{
+    library.device_count = counts ? count_devices : NULL;
+}
+
 void fake_devices_use(int count)
 {
-    static const struct cuda_library library = {open_device, count_devices};
     struct backend *b = NULL;
     memset(fake_devices, 0, sizeof fake_devices);
     for (int i = 0; i < FAKE_DEVICES; i++)
         fake_devices[i].memory_free = fake_devices[i].memory_total = (uint64_t)1 << 30;
     device_count = count;
+    fake_devices_count(true);
     if (!fake.destroy && cpu_backend_new(1, &b, NULL) == 0) {
         make_table(b->ops);
         backend_free(b);

@@ -33,5 +33,7 @@ extern struct fake_device fake_devices[FAKE_DEVICES];
 
 /* From here on there are `count` devices, each as new, with 1 GiB of memory; 0: as without this. */
 void fake_devices_use(int count);
+/* Does their library have CUDA_COUNT_SYMBOL? */
+void fake_devices_count(bool counts);
 
 #endif
