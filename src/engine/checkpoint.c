@@ -365,7 +365,7 @@ int checkpoint_part(struct checkpoint *c, const char *name, const char *stem, st
     p->loader.backend = c->backend;
     p->loader.compute = c->compute;
     p->loader.shapes_only = c->shapes_only;
-    p->loader.asleep = true;
+    p->loader.asleep = c->asleep;
     *out = p;
     return 0;
 }

@@ -41,13 +41,14 @@ struct checkpoint {
     struct backend *backend; /* where weights go, borrowed */
     enum dtype compute;      /* type of products */
     bool shapes_only;        /* tensors without data, for inspection */
+    bool asleep;             /* tensors without data until they are woken (residency.h) */
     struct part parts[CHECKPOINT_MAX_PARTS];
     int part_count;
 };
 
 /* Reads `path`/model_index.json; or recognises the file `path`, or the only weights in the folder
- * `path` where it holds no parts. elsewhere, backend, compute and shapes_only are the caller's to
- * set before parts are opened. */
+ * `path` where it holds no parts. elsewhere, backend, compute, shapes_only and asleep are the
+ * caller's to set before parts are opened. */
 int checkpoint_open(struct checkpoint *c, const char *path, struct err *e);
 void checkpoint_close(struct checkpoint *c);
 /* Where `name` ("tokenizer", "scheduler/scheduler_config.json") is or should be (heap, caller

@@ -104,6 +104,7 @@ int model_open(struct omni_model *m, const char *path, const struct omni_load_op
     m->checkpoint.elsewhere_count = o->part_count;
     m->checkpoint.backend = m->device.backend;
     m->checkpoint.shapes_only = shapes_only;
+    m->checkpoint.asleep = true;
     m->prompts = prompt_cache_new(PROMPT_CACHE_BYTES);
     if (!m->prompts)
         return err_nomem(e);

@@ -3,7 +3,7 @@
 
 usage: memory_klein.py FOLDER [--memory 12G] [--sizes 512,1024] [--steps 1,4] [--omnifs build/omnifs] [--keep]
 
-From the repository's root; needs torch diffusers transformers. Writes a checkpoint of 16 GB in the
+From the repository's root; needs torch diffusers transformers to write. Writes a checkpoint of 16 GB in the
 hub's layout into FOLDER, where it is not there already: configs and names are those of the published
 model, values repeat in a pattern that keeps activations finite. Then draws through `omnifs run`, each
 time in a new process, and prints seconds and the largest resident set (VmHWM). Without --keep the
@@ -18,11 +18,6 @@ import struct
 import subprocess
 import sys
 import time
-
-import numpy as np
-import torch
-import transformers
-from diffusers import AutoencoderKLFlux2, Flux2Transformer2DModel
 
 TRANSFORMER = dict(patch_size=1, in_channels=128, num_layers=5, num_single_layers=20, attention_head_dim=128,
                    num_attention_heads=24, joint_attention_dim=7680, timestep_guidance_channels=256, mlp_ratio=3.0,
@@ -42,13 +37,15 @@ class Values:
     """bf16 values as bytes: one block of random numbers a scale, again and again."""
 
     def __init__(self):
+        import numpy as np
+        self.np = np
         self.random = np.random.default_rng(0).uniform(-1, 1, BLOCK).astype(np.float32)
         self.blocks = {}
 
     def block(self, base, scale):
         if (base, scale) not in self.blocks:
-            bits = (base + scale * self.random).astype(np.float32).view(np.uint32)
-            self.blocks[base, scale] = ((bits + 0x8000) >> 16).astype(np.uint16).tobytes()
+            bits = (base + scale * self.random).astype(self.np.float32).view(self.np.uint32)
+            self.blocks[base, scale] = ((bits + 0x8000) >> 16).astype(self.np.uint16).tobytes()
         return self.blocks[base, scale]
 
     def of(self, name, shape):
@@ -77,6 +74,7 @@ def write_file(path, tensors, values):
 
 
 def shapes(make):
+    import torch
     with torch.device("meta"):
         module = make()
     kept = {name: tuple(t.shape) for name, t in module.state_dict().items()}
@@ -108,6 +106,8 @@ def write_part(folder, stem, config, tensors, values):
 
 
 def write_checkpoint(folder):
+    import transformers
+    from diffusers import AutoencoderKLFlux2, Flux2Transformer2DModel
     values = Values()
     os.makedirs(f"{folder}/scheduler")
     shutil.copytree("models/omni-mini/tokenizer", f"{folder}/tokenizer")
