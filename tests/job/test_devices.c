@@ -92,8 +92,8 @@ static void the_devices_own_memory_is_the_budget(void **state)
     device_submit(&b, 1, "mini", 1);
     struct job_view v = bench_wait(&b, 1);
     assert_int_equal(v.state, JOB_FAILED);
-    assert_contains(v.error, "loading the model needs ");
-    assert_contains(v.error, "950 KB are available");
+    assert_contains(v.error, "this request needs ");
+    assert_contains(v.error, "omnifs may use 950 KB");
     expect_report(&b, "limits", "memory 950 KB\n");
     bench_stop(&b);
 }
@@ -143,7 +143,7 @@ static void a_device_that_stays_full_fails_the_job_with_the_bytes(void **state)
     bench_stop(&b);
 }
 
-static void loading_is_tried_once_more_too_and_its_failure_not_remembered(void **state)
+static void weights_are_tried_once_more_too_and_their_failure_is_not_remembered(void **state)
 {
     (void)state;
     struct jobs_bench b;
@@ -159,7 +159,7 @@ static void loading_is_tried_once_more_too_and_its_failure_not_remembered(void *
     device_submit(&b, 3, "other", 1);
     struct job_view v = bench_wait(&b, 3);
     assert_int_equal(v.state, JOB_FAILED);
-    assert_contains(v.error, "the model omni-mini cannot be used: loading the model needs ");
+    assert_contains(v.error, "this request needs ");
     assert_contains(v.error, " and cuda:0 has ");
     device_submit(&b, 4, "other", 1);
     expect_done_once(&b, 4, "cuda:0");
@@ -175,7 +175,7 @@ int main(void)
         cmocka_unit_test(the_devices_own_memory_is_the_budget),
         cmocka_unit_test(a_full_device_is_tried_once_more_without_its_other_models),
         cmocka_unit_test(a_device_that_stays_full_fails_the_job_with_the_bytes),
-        cmocka_unit_test(loading_is_tried_once_more_too_and_its_failure_not_remembered),
+        cmocka_unit_test(weights_are_tried_once_more_too_and_their_failure_is_not_remembered),
     };
     unsetenv("OMNIFS_DEVICE");
     return cmocka_run_group_tests(tests, NULL, NULL);
