@@ -240,7 +240,7 @@ static bool expanded_finite(const struct weights_entry *t)
         rows *= (size_t)t->dims[i];
     bool finite = row || !columns;
     for (size_t i = 0; i < rows && row && finite; i++) {
-        t->expand((const char *)t->data + i * (t->bytes / rows), (int64_t)columns, row);
+        weights_expand(t, (const char *)t->data + i * (t->bytes / rows), (int64_t)columns, row);
         for (size_t k = 0; k < columns && finite; k++)
             finite = isfinite(row[k]);
     }

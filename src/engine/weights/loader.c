@@ -89,7 +89,7 @@ static int expand(const struct weights_entry *t, enum dtype dtype, void **out, s
     size_t step = count ? t->bytes * BLOCK / (size_t)count : 0;
     for (uint64_t i = 0; i < count; i += STRETCH) {
         uint64_t n = count - i < STRETCH ? count - i : STRETCH;
-        t->expand(from + i / BLOCK * step, (int64_t)n, values);
+        weights_expand(t, from + i / BLOCK * step, (int64_t)n, values);
         for (uint64_t k = 0; dtype == DTYPE_BF16 && k < n; k++)
             ((uint16_t *)*out)[i + k] = float_to_bfloat(values[k]);
         if (dtype != DTYPE_BF16)
@@ -108,7 +108,9 @@ static struct tensor *make(struct weight_loader *l, const struct weights_entry *
         return NULL;
     }
     if (!t->usable) {
-        err_set(&l->err, -ENOTSUP, "%s: tensor '%s' is stored as %s, expected F32, BF16 or F16",
+        err_set(&l->err, -ENOTSUP,
+                "%s: tensor '%s' is stored as %s, which is not supported; take a file in F32, F16, "
+                "BF16, F8_E4M3 or F8_E5M2 or, of GGUF, Q4_0 to Q8_0 or Q2_K to Q6_K",
                 t->file, t->name, t->stored);
         return NULL;
     }
@@ -261,7 +263,7 @@ static int copy_f32(struct weight_loader *l, float *dst, int64_t count,
 {
     if (t->expand && (uint64_t)count == elements(t)) {
         if (!l->shapes_only)
-            t->expand(t->data, count, dst);
+            weights_expand(t, t->data, count, dst);
         l->parameters += (uint64_t)count;
         l->bytes += t->bytes;
         return 0;

@@ -14,6 +14,7 @@
 #include "base/file.h"
 #include "base/str.h"
 #include "engine/weights/file.h"
+#include "engine/weights/fp8.h"
 #include "engine/weights/rename.h"
 #include "engine/weights/synthetic.h"
 #include "engine/weights/usage.h"
@@ -157,6 +158,8 @@ static int check_index(const struct weights *w, json_t *map, struct err *e)
     json_object_foreach(map, tensor, value)
     {
         const struct weights_entry *t = weights_find(w, tensor);
+        if (!t && fp8_is_scale(tensor))
+            continue;
         AUTO_FREE char *path = beside(w->path, json_string_value(value));
         if (!path)
             return err_nomem(e);
@@ -354,6 +357,13 @@ uint64_t weights_bytes(const struct weights *w)
     for (size_t i = 0; i < w->count; i++)
         sum += w->entries[i]->bytes;
     return sum;
+}
+
+void weights_expand(const struct weights_entry *t, const void *from, int64_t values, float *out)
+{
+    t->expand(from, values, out);
+    for (int64_t i = 0; t->scale != 0 && i < values; i++)
+        out[i] *= t->scale;
 }
 
 void weights_forget(const struct weights *w)
