@@ -28,5 +28,8 @@ struct omni_model {
 int model_open(struct omni_model *m, const char *path, const struct omni_load_options *options,
                bool shapes_only, struct err *e);
 void model_close(struct omni_model *m);
+/* What inspection opens a model with: shapes need no device but the CPU. Of `stated` (may be NULL)
+ * the parts count. */
+struct omni_load_options options_for_looking(const struct omni_load_options *stated);
 
 #endif

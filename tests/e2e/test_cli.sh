@@ -138,6 +138,15 @@ broken_model() {
         gives 1 "diffusion_pytorch_model.safetensors" "$OMNIFS" models verify "$SCRATCH/broken"
 }
 it "models verify names the file of a damaged model" broken_model
+sums_beside() {
+    cp -r models/omni-mini "$SCRATCH/summed" && (cd "$SCRATCH/summed" && sha256sum vae/* transformer/* >SHA256SUMS) &&
+        gives 0 "vae/diffusion_pytorch_model.safetensors: sha256 as in $SCRATCH/summed/SHA256SUMS" \
+            "$OMNIFS" models verify "$SCRATCH/summed" &&
+        sed -i '/vae.config.json/s/^..../abcd/' "$SCRATCH/summed/SHA256SUMS" &&
+        gives 1 "but expected is abcd" "$OMNIFS" models verify "$SCRATCH/summed"
+}
+it "models verify compares with the sums beside a model" sums_beside
+it "models verify says when no sum is known" gives 0 "no sha256 is known" "$OMNIFS" models verify omni-mini
 healthy() { # mounts of others on this machine are their business
     "$OMNIFS" doctor --json | python3 -c 'import json,sys
 rows = json.load(sys.stdin)
