@@ -135,8 +135,9 @@ struct omni_callbacks {
 
 struct omni_result {
     struct picture picture;
-    bool prompt_truncated; /* the prompt had more tokens than the model reads */
-    int steps;             /* as used */
+    bool prompt_truncated;   /* the prompt had more tokens than the model reads */
+    bool negative_truncated; /* the same of the negative prompt, where it was read */
+    int steps;               /* as used */
     double guidance;
     char scheduler[24];
     int lora_count;

@@ -51,6 +51,14 @@ it "run -q says nothing" quiet_run
 clean_output() {
     ! "$OMNIFS" run "$SCRATCH/star.ini" -o "$out" 2>&1 | grep -q $'[\033\r]'
 }
+long_prompts() {
+    local many
+    many=$(printf 'many words %.0s' {1..60})
+    prompt "$SCRATCH/long.ini" "prompt = $many" "negative_prompt = $many" 'guidance = 3'
+    gives 0 "the prompt is longer than the" "$OMNIFS" run -j "$SCRATCH/long.ini" -o "$SCRATCH/long" &&
+        grep -q "the negative prompt is longer than the" "$SCRATCH/long/metadata.json"
+}
+it "metadata tells of prompts that were cut" long_prompts
 it "run writes no escape codes to a pipe" clean_output
 same_bytes() {
     "$OMNIFS" run -q "$out/metadata.json" -o "$SCRATCH/again" && cmp "$out/image.png" "$SCRATCH/again/image.png"
