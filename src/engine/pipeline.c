@@ -241,7 +241,7 @@ static int make_schedule(struct run *r, struct err *e)
 {
     const struct resolved_request *q = &r->requests[0];
     const struct family *f = r->m->family;
-    double mu = f->mu ? f->mu(r->m->state, &q->latent, q->steps) : 0;
+    double mu = f->mu ? f->mu(&q->schedule, &q->latent, q->steps) : 0;
     return schedule_make_from(&q->schedule, q->steps, q->first, mu, &r->schedule, e);
 }
 

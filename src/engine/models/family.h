@@ -93,7 +93,7 @@ struct family {
     /* Corrects options of the scheduler as the original pipeline does on loading; NULL: none. */
     void (*correct)(struct schedule_config *schedule);
     /* The schedule's mu; NULL where schedules are static. */
-    double (*mu)(const void *state, const struct latent_shape *latent, int steps);
+    double (*mu)(const struct schedule_config *c, const struct latent_shape *latent, int steps);
     /* A prompt (NULL: an absent negative prompt) → arrays [1, …]; returns how many. */
     int (*encode)(const void *state, struct ops *o, const char *prompt,
                   struct tensor *out[CONDITION_ARRAYS], bool *truncated);

@@ -149,5 +149,8 @@ void schedule_noised(const struct schedule *s, int step, float *clean, float *no
 /* FLUX.2's rule for mu from the number of noise tokens and steps
  * (diffusers/pipelines/flux2/pipeline_flux2_klein.py, compute_empirical_mu). */
 double flux2_empirical_mu(int64_t tokens, int steps);
+/* FLUX.1's, which Z-Image has too: a line through (base_tokens, base_shift) and (max_tokens,
+ * max_shift) (diffusers/pipelines/flux/pipeline_flux.py, calculate_shift). */
+double schedule_linear_mu(const struct schedule_config *c, int64_t tokens);
 
 #endif
