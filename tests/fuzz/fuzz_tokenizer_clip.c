@@ -4,6 +4,7 @@
  * usual special tokens, since none is accepted without. Ids are always inside of the vocabulary,
  * and a prompt fills exactly the room that there is. */
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
