@@ -158,6 +158,8 @@ static void note_truncation(struct run *r, const struct omni_result *result)
 {
     static const char sentence[] =
         "the %s is longer than the %d tokens that the model reads; the rest has no effect";
+    r->prompt_truncated = result->prompt_truncated;
+    r->negative_truncated = result->negative_truncated;
     if (result->prompt_truncated)
         run_note(r, sentence, "prompt", r->info.max_prompt_tokens);
     if (result->negative_truncated)

@@ -56,7 +56,8 @@ long_prompts() {
     many=$(printf 'many words %.0s' {1..60})
     prompt "$SCRATCH/long.ini" "prompt = $many" "negative_prompt = $many" 'guidance = 3'
     gives 0 "the prompt is longer than the" "$OMNIFS" run -j "$SCRATCH/long.ini" -o "$SCRATCH/long" &&
-        grep -q "the negative prompt is longer than the" "$SCRATCH/long/metadata.json"
+        python3 -c 'import json,sys
+assert json.load(open(sys.argv[1]))["truncated"] == {"prompt": True, "negative_prompt": True}' "$SCRATCH/long/metadata.json"
 }
 it "metadata tells of prompts that were cut" long_prompts
 it "run writes no escape codes to a pipe" clean_output
