@@ -133,9 +133,10 @@ fuzz: deps-test
 soak: deps-test all
 	@OMNIFS=$(BUILD)/omnifs scripts/soak $(or $(SECONDS),3600)
 
-# Golden numbers from the original libraries (PyTorch, diffusers, transformers), in a venv.
-reference:
-	@scripts/reference $(BUILD)-reference
+# Golden numbers from the original libraries (PyTorch, diffusers, transformers), in a venv; then pictures
+# of checkpoints and requests that follow from SEEDS.
+reference: all
+	@OMNIFS=$(BUILD)/omnifs scripts/reference $(BUILD)-reference
 
 # ---- to see it work ----
 demo: deps
@@ -219,7 +220,7 @@ help:
 #H make check       the same without installing packages and without fuzzing
 #H make asan|ubsan|tsan   `make check` in a sanitizer build
 #H make fuzz|soak   long runs; SECONDS=n
-#H make reference   compare with PyTorch, diffusers and transformers in a venv
+#H make reference   compare with PyTorch, diffusers and transformers in a venv; SEEDS="1 2 3"
 #H make bench       measure this machine
 #H make install|uninstall   DESTDIR=, PREFIX=/usr/local
 #H make format|lint|check-aarch64|clean

@@ -151,21 +151,42 @@ static int inspect(const char *path, const struct omni_load_options *o, bool jso
     return CLI_DONE;
 }
 
+/* Which files were compared with a sum that is known, and with whose. */
+static void print_sums(const json_t *sums)
+{
+    size_t i;
+    json_t *row;
+    const json_t *checked = json_object_get(sums, "checked");
+    json_array_foreach(checked, i, row)
+        printf("%s: sha256 as in %s\n", word_of(row, "file"), word_of(row, "source"));
+    if (!json_array_size(checked))
+        puts("no sha256 is known of its files (NAME.sha256, SHA256SUMS or the hub's cache would "
+             "say)");
+}
+
 static int verify(const char *path, const struct omni_load_options *o, bool json)
 {
+    AUTO_FREE char *text = NULL;
     struct err e = {0};
     int rc = omni_verify(path, o, &e);
+    if (rc == 0)
+        rc = omni_verify_sums(path, o, &text, &e);
+    json_t *sums = text ? json_loads(text, 0, NULL) : NULL;
+    int code = CLI_DONE;
     if (json) {
-        json_t *o =
-            json_pack("{s:s, s:b, s:s?}", "path", path, "ok", rc == 0, "error", rc ? e.text : NULL);
+        json_t *o = json_pack("{s:s, s:b, s:s?, s:O?}", "path", path, "ok", rc == 0, "error",
+                              rc ? e.text : NULL, "sums", sums);
         print_json(o);
         json_decref(o);
-        return rc ? CLI_FAILED : CLI_DONE;
+        code = rc ? CLI_FAILED : CLI_DONE;
+    } else if (rc)
+        code = cli_fail(NAME, CLI_FAILED, "%s", e.text);
+    else {
+        printf("%s: every tensor is there, has its shape and is finite\n", path);
+        print_sums(sums);
     }
-    if (rc)
-        return cli_fail(NAME, CLI_FAILED, "%s", e.text);
-    printf("%s: every tensor is there, has its shape and is finite\n", path);
-    return CLI_DONE;
+    json_decref(sums);
+    return code;
 }
 
 /* Parts as they were given, "vae=PATH", with what they point to. */

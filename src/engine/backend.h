@@ -20,6 +20,7 @@
 struct tensor_blocks {
     /* Writes whole blocks as fp32; NULL: the weight comes from no blocks. */
     void (*expand)(const void *blocks, int64_t values, float *out);
+    float scale; /* what the values are multiplied with; 0: nothing */
     size_t row_bytes;
     bool kept; /* the host memory holds the blocks, to be expanded to `dtype` in each product */
 };

@@ -2,6 +2,7 @@
  * family and no scheduler by name: families are tables of functions, a scheduler's step is a few
  * linear combinations. */
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -164,19 +165,40 @@ static void add_prediction(struct run *r, struct combination *c, int i, int fram
         add_term(c, entry(r, r->predicted, r->negative[i], frames), (float)(amount * (1 - factor)));
 }
 
-/* The tensor of a slot for request i, whole; `noise` is this step's. */
-static struct tensor *slot(struct run *r, enum schedule_slot s, int i, struct tensor *noise)
+/* What only one step knows, for one request. */
+struct passing {
+    struct tensor *noise, *cut;
+};
+
+/* The tensor of a slot for request i, whole. */
+static struct tensor *slot(struct run *r, enum schedule_slot s, int i, const struct passing *now)
 {
     if (s == SLOT_NOISE)
-        return noise;
+        return now->noise;
+    if (s == SLOT_CUT)
+        return now->cut;
     return entry(r, s == SLOT_X ? r->x : r->history[s - SLOT_0], i, r->requests[i].latent.frames);
+}
+
+/* SLOT_CUT of a step. */
+static struct tensor *cut_estimate(struct run *r, const struct schedule_step *at, int i)
+{
+    const struct latent_shape *l = &r->requests[i].latent;
+    struct combination c = {0};
+    struct tensor *x =
+        op_empty(r->o, DTYPE_F32, SHAPE(1, l->frames, l->height, l->width, l->channels));
+    add_term(&c, entry(r, r->x, i, l->frames), at->x0_latent);
+    add_prediction(r, &c, i, l->frames, at->x0_model);
+    op_combine_to(r->o, x, c.terms, c.coefficients, c.count);
+    return op_clamp(r->o, x, -at->cut, at->cut);
 }
 
 static void update_request(struct run *r, const struct schedule_step *at, int i)
 {
     struct ops *o = r->o;
     ops_mark mark = ops_push(o);
-    struct tensor *noise = at->draws ? run_noise(r, i) : NULL;
+    const struct passing now = {.noise = at->draws ? run_noise(r, i) : NULL,
+                                .cut = at->cut > 0 ? cut_estimate(r, at, i) : NULL};
     for (int k = 0; k < at->updates; k++) {
         const struct schedule_update *u = &at->update[k];
         struct combination c = {0};
@@ -184,8 +206,8 @@ static void update_request(struct run *r, const struct schedule_step *at, int i)
             if (u->from[n] == SLOT_MODEL)
                 add_prediction(r, &c, i, r->requests[i].latent.frames, u->coefficient[n]);
             else
-                add_term(&c, slot(r, u->from[n], i, noise), u->coefficient[n]);
-        op_combine_to(o, slot(r, u->to, i, noise), c.terms, c.coefficients, c.count);
+                add_term(&c, slot(r, u->from[n], i, &now), u->coefficient[n]);
+        op_combine_to(o, slot(r, u->to, i, &now), c.terms, c.coefficients, c.count);
     }
     ops_pop(o, mark);
 }
@@ -289,6 +311,7 @@ static struct schedule_step largest_step(const struct schedule *s)
     struct schedule_step y = s->at[0];
     for (int i = 1; i < s->steps; i++) {
         y.draws = y.draws || s->at[i].draws;
+        y.cut = fmaxf(y.cut, s->at[i].cut);
         if (s->at[i].input_scale != 1)
             y.input_scale = s->at[i].input_scale;
     }

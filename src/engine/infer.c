@@ -8,7 +8,7 @@
 #include "base/cleanup.h"
 #include "base/str.h"
 
-enum { NAME_SIZE = 160, MAX_BLOCKS = 1024, MAX_LEVELS = 8 };
+enum { NAME_SIZE = 160, MAX_BLOCKS = 1024, MAX_LEVELS = 8, OPEN_CLIP_H_LAYERS = 24 };
 
 /* Tensors asked for by name; the first that is missing is remembered. */
 struct shapes {
@@ -186,7 +186,8 @@ static void add_levels(struct str *json, const struct level *levels, int n, bool
     str_add(json, "], ");
 }
 
-int infer_unet(const struct weights *w, struct config **out, struct err *e)
+/* `side`: of the latents that it was trained on. */
+static int infer_unet_of(const struct weights *w, int side, struct config **out, struct err *e)
 {
     static const char middle[] = "mid_block.attentions.0";
     struct shapes s = {.w = w};
@@ -202,7 +203,7 @@ int infer_unet(const struct weights *w, struct config **out, struct err *e)
     add_levels(&json, levels, n, matrices,
                blocks(&s, "mid_block.attentions.0.transformer_blocks.", ".attn1.to_q.weight"));
     str_addf(&json, "\"layers_per_block\": %d, \"sample_size\": %d, ",
-             blocks(&s, "down_blocks.0.resnets.", ".conv1.weight"), added ? 128 : 64);
+             blocks(&s, "down_blocks.0.resnets.", ".conv1.weight"), side);
     str_addf(&json, "\"in_channels\": %lld, \"out_channels\": %lld, ",
              (long long)extent(&s, 1, "conv_in.weight"),
              (long long)extent(&s, 0, "conv_out.weight"));
@@ -218,6 +219,21 @@ int infer_unet(const struct weights *w, struct config **out, struct err *e)
                  (long long)extent(&s, 1, "time_embedding.cond_proj.weight"));
     str_addf(&json, "\"use_linear_projection\": %s}", matrices ? "true" : "false");
     return finish(&s, &json, out, e);
+}
+
+int infer_unet(const struct weights *w, struct config **out, struct err *e)
+{
+    return infer_unet_of(w, 64, out, e);
+}
+
+int infer_unet_768(const struct weights *w, struct config **out, struct err *e)
+{
+    return infer_unet_of(w, 96, out, e);
+}
+
+int infer_unet_xl(const struct weights *w, struct config **out, struct err *e)
+{
+    return infer_unet_of(w, 128, out, e);
 }
 
 static int infer_vae(const struct weights *w, double scaling, struct config **out, struct err *e)
@@ -246,7 +262,8 @@ int infer_vae_sdxl(const struct weights *w, struct config **out, struct err *e)
     return infer_vae(w, 0.13025, out, e);
 }
 
-static int infer_text(const struct weights *w, const char *class_name, const char *act,
+/* `all`: else the last layer of a whole encoder is left out. */
+static int infer_text(const struct weights *w, const char *class_name, const char *act, bool all,
                       struct config **out, struct err *e)
 {
     struct shapes s = {.w = w};
@@ -255,12 +272,14 @@ static int infer_text(const struct weights *w, const char *class_name, const cha
     char layers[NAME_SIZE];
     snprintf(layers, sizeof layers, "%sencoder.layers.", at);
     int64_t width = extent(&s, 1, "%sembeddings.token_embedding.weight", at);
+    int count = blocks(&s, layers, ".mlp.fc1.weight");
+    if (!all && count != OPEN_CLIP_H_LAYERS - 1 && count > 1)
+        count--;
     str_addf(&json, "{\"architectures\": [\"%s\"], \"hidden_act\": \"%s\", ", class_name, act);
     str_addf(&json, "\"hidden_size\": %lld, \"num_attention_heads\": %lld, ", (long long)width,
              (long long)(width + 63) / 64);
     str_addf(&json, "\"intermediate_size\": %lld, \"num_hidden_layers\": %d, ",
-             (long long)extent(&s, 0, "%s0.mlp.fc1.weight", layers),
-             blocks(&s, layers, ".mlp.fc1.weight"));
+             (long long)extent(&s, 0, "%s0.mlp.fc1.weight", layers), count);
     int64_t vocabulary = extent(&s, 0, "%sembeddings.token_embedding.weight", at);
     str_addf(&json, "\"vocab_size\": %lld, \"eos_token_id\": %lld, ", (long long)vocabulary,
              (long long)vocabulary - 1);
@@ -275,10 +294,15 @@ static int infer_text(const struct weights *w, const char *class_name, const cha
 
 int infer_clip(const struct weights *w, struct config **out, struct err *e)
 {
-    return infer_text(w, "CLIPTextModel", "quick_gelu", out, e);
+    return infer_text(w, "CLIPTextModel", "quick_gelu", true, out, e);
+}
+
+int infer_clip_penultimate(const struct weights *w, struct config **out, struct err *e)
+{
+    return infer_text(w, "CLIPTextModel", "gelu", false, out, e);
 }
 
 int infer_clip_projected(const struct weights *w, struct config **out, struct err *e)
 {
-    return infer_text(w, "CLIPTextModelWithProjection", "gelu", out, e);
+    return infer_text(w, "CLIPTextModelWithProjection", "gelu", true, out, e);
 }

@@ -11,7 +11,11 @@
 /* -EINVAL names the first tensor that is missing. */
 typedef int infer_config(const struct weights *w, struct config **out, struct err *e);
 
-infer_config infer_flux2, infer_zimage, infer_unet, infer_vae_sd, infer_vae_sdxl, infer_clip,
+infer_config infer_flux2, infer_zimage, infer_vae_sd, infer_vae_sdxl, infer_clip,
     infer_clip_projected;
+/* Trained on pictures of 512, 768 and 1024 pixels a side. */
+infer_config infer_unet, infer_unet_768, infer_unet_xl;
+/* Stable Diffusion 2 reads its encoder's last but one layer: the last is left out. */
+infer_config infer_clip_penultimate;
 
 #endif

@@ -1,7 +1,6 @@
 /* Looking at checkpoints without drawing: what is there, what is missing, what it would need. */
 #include <errno.h>
 #include <jansson.h>
-#include <math.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -211,7 +210,7 @@ static void describe(json_t *j, struct omni_model *m)
 }
 
 /* Shapes need no device but the CPU; memory is counted for the precision that it would choose. */
-static struct omni_load_options for_looking(const struct omni_load_options *stated)
+struct omni_load_options options_for_looking(const struct omni_load_options *stated)
 {
     struct omni_load_options o = {.device = "cpu"};
     if (stated) {
@@ -226,7 +225,7 @@ int omni_inspect(const char *path, const struct omni_load_options *options, char
 {
     struct omni_model m;
     struct err fault = {0};
-    struct omni_load_options o = for_looking(options);
+    struct omni_load_options o = options_for_looking(options);
     int rc = model_open(&m, path, &o, true, &fault);
     AUTO_JSON json_t *j = json_object();
     json_object_set_new(j, "path", text(path));
@@ -244,73 +243,6 @@ int omni_inspect(const char *path, const struct omni_load_options *options, char
         return err_set(e, fault.code, "%s", fault.text);
     *json = json_dumps(j, JSON_INDENT(2));
     return *json ? 0 : err_nomem(e);
-}
-
-/* ---- verify ---- */
-
-/* Whole rows at a time: a quantized tensor's blocks never go beyond one. */
-static bool expanded_finite(const struct weights_entry *t)
-{
-    size_t columns = t->rank ? (size_t)t->dims[t->rank - 1] : 1;
-    AUTO_FREE float *row = columns < SIZE_MAX / sizeof *row ? malloc(columns * sizeof *row) : NULL;
-    size_t rows = 1;
-    for (int i = 0; i + 1 < t->rank; i++)
-        rows *= (size_t)t->dims[i];
-    bool finite = row || !columns;
-    for (size_t i = 0; i < rows && row && finite; i++) {
-        t->expand((const char *)t->data + i * (t->bytes / rows), (int64_t)columns, row);
-        for (size_t k = 0; k < columns && finite; k++)
-            finite = isfinite(row[k]);
-    }
-    return finite;
-}
-
-/* The exponent bits that are all set in infinities and NaNs; 0 for types without them. */
-static bool finite_all(const struct weights_entry *t)
-{
-    if (t->expand)
-        return expanded_finite(t);
-    const char *at = t->data, *end = at + t->bytes;
-    uint16_t mask = t->dtype == DTYPE_BF16 ? 0x7f80 : 0x7c00, half;
-    uint32_t word;
-    for (; t->dtype == DTYPE_F32 && at < end; at += sizeof word) {
-        memcpy(&word, at, sizeof word); /* it may lie at an odd address */
-        if ((word & 0x7f800000u) == 0x7f800000u)
-            return false;
-    }
-    for (; at < end; at += sizeof half) {
-        memcpy(&half, at, sizeof half);
-        if ((half & mask) == mask)
-            return false;
-    }
-    return true;
-}
-
-static int verify_part(const struct part *p, struct err *e)
-{
-    for (size_t i = 0; i < weights_count(p->weights); i++) {
-        const struct weights_entry *t = weights_at(p->weights, i);
-        if (t->usable && !finite_all(t))
-            return err_set(e, -EDOM, "%s: the tensor %s holds NaN or infinity; the file is damaged",
-                           t->file, t->name);
-    }
-    return 0;
-}
-
-int omni_verify(const char *path, const struct omni_load_options *options, struct err *e)
-{
-    struct omni_model m;
-    struct omni_load_options o = for_looking(options);
-    struct err local = {0};
-    e = e ? e : &local;
-    *e = local; /* what an earlier call left there is not ours */
-    int rc = model_open(&m, path, &o, true, e);
-    if (rc == -ENOENT && m.checkpoint.missing[0] && !options)
-        rc = 0; /* a single file is whole without the parts that lie elsewhere */
-    for (int i = 0; i < m.checkpoint.part_count && rc == 0; i++)
-        rc = verify_part(&m.checkpoint.parts[i], e);
-    model_close(&m);
-    return rc;
 }
 
 /* ---- devices ---- */

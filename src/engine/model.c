@@ -58,6 +58,8 @@ static int read_schedule(struct omni_model *m, struct err *e)
     int rc = checkpoint_scheduler(&m->checkpoint, &c, e);
     if (rc == 0)
         rc = schedule_config_parse(c, &m->schedule, e);
+    if (rc == 0 && m->family->correct)
+        m->family->correct(&m->schedule);
     config_close(c);
     return rc;
 }

@@ -30,5 +30,8 @@ int model_open(struct omni_model *m, const char *path, const struct omni_load_op
 void model_close(struct omni_model *m);
 /* The code of `e`, made what device_error() says. */
 int model_error(const struct omni_model *m, struct err *e);
+/* What inspection opens a model with: shapes need no device but the CPU. Of `stated` (may be NULL)
+ * the parts count. */
+struct omni_load_options options_for_looking(const struct omni_load_options *stated);
 
 #endif

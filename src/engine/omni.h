@@ -141,8 +141,9 @@ struct omni_callbacks {
 
 struct omni_result {
     struct picture picture;
-    bool prompt_truncated; /* the prompt had more tokens than the model reads */
-    int steps;             /* as used */
+    bool prompt_truncated;   /* the prompt had more tokens than the model reads */
+    bool negative_truncated; /* the same of the negative prompt, where it was read */
+    int steps;               /* as used */
     double guidance;
     char scheduler[24];
     int lora_count;
@@ -189,6 +190,13 @@ int omni_inspect(const char *path, const struct omni_load_options *options, char
 /* Checks every tensor: present, shape, no NaN or infinity. 0, or a sentence about the first fault.
  * Without options a single file may lack parts that lie elsewhere. */
 int omni_verify(const char *path, const struct omni_load_options *options, struct err *e);
+/* Compares the sha256 of the checkpoint's files with what is known of them: a file NAME.sha256 or
+ * SHA256SUMS beside them (or one folder above), or the names that the hub's cache gives to large
+ * files. *json (heap, caller frees): {"checked": [{"file", "sha256", "source"} …], "unknown":
+ * [files of which nothing is known …]}. -EDOM and a sentence with both sums about the first that
+ * differs. */
+int omni_verify_sums(const char *path, const struct omni_load_options *options, char **json,
+                     struct err *e);
 
 #define OMNI_MAX_DEVICES 16
 struct omni_device {

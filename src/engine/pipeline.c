@@ -189,6 +189,13 @@ static void count_work(struct run *r)
             (struct omni_work){kind_names[i], s[i].calls, s[i].flops, s[i].bytes, s[i].seconds};
 }
 
+/* Of a prediction, -1 for none. */
+static bool was_truncated(const struct run *r, int prediction)
+{
+    const struct condition *c = prediction < 0 ? NULL : r->predictions[prediction].condition;
+    return c && c->truncated;
+}
+
 static int run_all(struct run *r, struct err *e)
 {
     double t0 = clock_seconds();
@@ -204,11 +211,12 @@ static int run_all(struct run *r, struct err *e)
     r->timings.decode = clock_seconds() - t2;
     r->timings.peak_bytes = ops_peak(r->o);
     count_work(r);
-    for (int i = 0; i < r->prediction_count; i++) {
-        if (!r->planning && i < r->count && r->predictions[i].condition)
-            r->results[i].prompt_truncated = r->predictions[i].condition->truncated;
-        condition_drop(r->predictions[i].condition);
+    for (int i = 0; i < r->count && !r->planning; i++) {
+        r->results[i].prompt_truncated = was_truncated(r, i);
+        r->results[i].negative_truncated = was_truncated(r, r->negative[i]);
     }
+    for (int i = 0; i < r->prediction_count; i++)
+        condition_drop(r->predictions[i].condition);
     return ops_error(r->o, e);
 }
 
@@ -233,7 +241,7 @@ static int make_schedule(struct run *r, struct err *e)
 {
     const struct resolved_request *q = &r->requests[0];
     const struct family *f = r->m->family;
-    double mu = f->mu ? f->mu(r->m->state, &q->latent, q->steps) : 0;
+    double mu = f->mu ? f->mu(&q->schedule, &q->latent, q->steps) : 0;
     return schedule_make_from(&q->schedule, q->steps, q->first, mu, &r->schedule, e);
 }
 

@@ -27,6 +27,8 @@ struct kind {
     struct contained parts[MAX_PARTS];
     const char *elsewhere[MAX_PARTS]; /* what else the pipeline needs */
     const char *scheduler;            /* scheduler_config.json without its last brace */
+    /* What tensors' names do not tell; NULL: nothing else is asked. */
+    bool (*also)(const char *file, const struct weights *w);
 };
 
 static const char flux2_scheduler[] =
@@ -45,7 +47,25 @@ static const char zimage_scheduler[] =
 static const char sd_scheduler[] = "{\"_class_name\": \"PNDMScheduler\", " NOISE;
 static const char sdxl_scheduler[] =
     "{\"_class_name\": \"EulerDiscreteScheduler\", \"timestep_spacing\": \"leading\", " NOISE;
+static const char sd2_scheduler[] =
+    "{\"_class_name\": \"DDIMScheduler\", \"prediction_type\": \"v_prediction\", " NOISE;
 #undef NOISE
+
+/* Stable Diffusion 2 came as "base", which predicts noise at 512x512, and trained on from it to
+ * predict velocities at 768x768. diffusers goes by the step that training ended at, which few files
+ * hold, and takes the others for the latter; all that inpaint are of the former kind. */
+static bool is_sd2_base(const char *file, const struct weights *w)
+{
+    static const char step[] = "global_step",
+                      input[] = "model.diffusion_model.input_blocks.0.0.weight";
+    enum { LAST_STEP_OF_BASE = 875000, INPAINTING = 9 };
+    const struct weights_entry *t = weights_find(w, step), *x = weights_find(w, input);
+    int64_t ended = 0;
+    if (t && strcmp(t->stored, "I64") == 0 && t->bytes == sizeof ended)
+        memcpy(&ended, t->data, sizeof ended);
+    return ended == LAST_STEP_OF_BASE || (x && x->rank == 4 && x->dims[1] == INPAINTING) ||
+           strcasestr(file, "base") || strstr(file, "512");
+}
 
 static const struct kind kinds[] = {
     {.what = "the transformer of FLUX.2 [klein]",
@@ -80,7 +100,7 @@ static const struct kind kinds[] = {
      .signs = {"model.diffusion_model.label_emb.0.0.weight",
                "conditioner.embedders.0.transformer.text_model.final_layer_norm.weight",
                "conditioner.embedders.1.model.ln_final.weight"},
-     .parts = {{"unet", "model.diffusion_model.", naming_ldm_unet, infer_unet},
+     .parts = {{"unet", "model.diffusion_model.", naming_ldm_unet, infer_unet_xl},
                {"vae", "first_stage_model.", naming_ldm_vae, infer_vae_sdxl},
                {"text_encoder", "conditioner.embedders.0.transformer.", naming_clip, infer_clip},
                {"text_encoder_2", "conditioner.embedders.1.model.", naming_open_clip,
@@ -96,6 +116,27 @@ static const struct kind kinds[] = {
                {"text_encoder", "cond_stage_model.transformer.", naming_clip, infer_clip}},
      .elsewhere = {"tokenizer"},
      .scheduler = sd_scheduler},
+    {.what = "Stable Diffusion 2 base",
+     .class_name = "StableDiffusionPipeline",
+     .signs = {"model.diffusion_model.input_blocks.0.0.weight",
+               "cond_stage_model.model.ln_final.weight"},
+     .parts = {{"unet", "model.diffusion_model.", naming_ldm_unet, infer_unet},
+               {"vae", "first_stage_model.", naming_ldm_vae, infer_vae_sd},
+               {"text_encoder", "cond_stage_model.model.", naming_open_clip,
+                infer_clip_penultimate}},
+     .elsewhere = {"tokenizer"},
+     .scheduler = sd_scheduler,
+     .also = is_sd2_base},
+    {.what = "Stable Diffusion 2",
+     .class_name = "StableDiffusionPipeline",
+     .signs = {"model.diffusion_model.input_blocks.0.0.weight",
+               "cond_stage_model.model.ln_final.weight"},
+     .parts = {{"unet", "model.diffusion_model.", naming_ldm_unet, infer_unet_768},
+               {"vae", "first_stage_model.", naming_ldm_vae, infer_vae_sd},
+               {"text_encoder", "cond_stage_model.model.", naming_open_clip,
+                infer_clip_penultimate}},
+     .elsewhere = {"tokenizer"},
+     .scheduler = sd2_scheduler},
 };
 
 /* Files that people will try. */
@@ -104,7 +145,6 @@ static const struct {
 } others[] = {
     {"double_blocks.0.img_mod.lin.weight", "the transformer of FLUX.1"},
     {"conditioner.embedders.0.model.ln_final.weight", "the refiner of Stable Diffusion XL"},
-    {"cond_stage_model.model.ln_final.weight", "Stable Diffusion 2 in its original naming"},
     {"joint_blocks.0.x_block.attn.qkv.weight", "Stable Diffusion 3"},
     {"patch_embedding.weight", "a video transformer (Wan)"},
     {"model.embed_tokens.weight", "a language model"},
@@ -133,12 +173,13 @@ static bool has(const struct weights *w, const char *prefix, const char *name)
     return weights_find(w, str_cstr(&s)) != NULL;
 }
 
-static bool is_kind(const struct weights *w, const struct kind *k, const char *prefix)
+static bool is_kind(const struct weights *w, const struct kind *k, const char *prefix,
+                    const char *file)
 {
     for (int i = 0; i < MAX_SIGNS && k->signs[i]; i++)
         if (!has(w, prefix, k->signs[i]))
             return false;
-    return true;
+    return !k->also || k->also(file, w);
 }
 
 static int unknown(const struct weights *w, const char *path, struct err *e)
@@ -148,11 +189,11 @@ static int unknown(const struct weights *w, const char *path, struct err *e)
             if (has(w, prefixes[p], others[i].sign))
                 return err_set(e, -EINVAL,
                                "%s holds %s, which cannot be used as a model; known are: FLUX.2 "
-                               "[klein], Z-Image, Stable Diffusion 1 and XL",
+                               "[klein], Z-Image, Stable Diffusion 1, 2 and XL",
                                path, others[i].what);
     return err_set(e, -EINVAL,
                    "%s: its %zu tensors ('%.80s' …) are of no known model; known are: FLUX.2 "
-                   "[klein], Z-Image, Stable Diffusion 1 and XL",
+                   "[klein], Z-Image, Stable Diffusion 1, 2 and XL",
                    path, weights_count(w), weights_count(w) ? weights_at(w, 0)->name : "none");
 }
 
@@ -164,7 +205,7 @@ static int recognise(struct single_file *f, const struct weights *w, struct err 
     f->zero_snr = has(w, "", "ztsnr");
     for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
         for (size_t p = 0; p < ARRAY_LEN(prefixes); p++)
-            if (is_kind(w, &kinds[i], prefixes[p])) {
+            if (is_kind(w, &kinds[i], prefixes[p], name)) {
                 f->kind = &kinds[i];
                 f->prefix = prefixes[p];
                 return 0;

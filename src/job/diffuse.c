@@ -154,6 +154,18 @@ static void note_loras(struct run *r)
     }
 }
 
+static void note_truncation(struct run *r, const struct omni_result *result)
+{
+    static const char sentence[] =
+        "the %s is longer than the %d tokens that the model reads; the rest has no effect";
+    r->prompt_truncated = result->prompt_truncated;
+    r->negative_truncated = result->negative_truncated;
+    if (result->prompt_truncated)
+        run_note(r, sentence, "prompt", r->info.max_prompt_tokens);
+    if (result->negative_truncated)
+        run_note(r, sentence, "negative prompt", r->info.max_prompt_tokens);
+}
+
 static void take_result(struct item *item, struct omni_result *result)
 {
     struct run *r = item->run;
@@ -165,11 +177,8 @@ static void take_result(struct item *item, struct omni_result *result)
     r->lora_report_count = result->lora_count;
     if (item->index == 0)
         note_loras(r);
-    if (result->prompt_truncated && item->index == 0)
-        run_note(r,
-                 "the prompt is longer than the %d tokens that the model reads; the rest has no "
-                 "effect",
-                 r->info.max_prompt_tokens);
+    if (item->index == 0)
+        note_truncation(r, result);
 }
 
 static void take_timings(struct batch *b, const struct omni_timings *t)

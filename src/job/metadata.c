@@ -119,6 +119,10 @@ char *run_metadata(const struct run *r)
     json_object_set_new(j, "outputs", outputs_json(r));
     json_object_set_new(j, "model", model_json(r));
     json_object_set_new(j, "seed", draws ? json_seed(q->seed) : json_null());
+    json_object_set_new(j, "truncated",
+                        draws ? json_pack("{sb sb}", "prompt", r->prompt_truncated,
+                                          "negative_prompt", r->negative_truncated)
+                              : json_null());
     json_object_set_new(j, "timings_ms", timings_json(r));
     json_object_set_new(j, "device", text_or_null(r->info.device));
     if (*r->lost) /* drawn anew, on another device */

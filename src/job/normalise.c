@@ -56,8 +56,8 @@ static const char *example(enum request_key key)
 
 static bool key_filled(const struct context *c, enum request_key key)
 {
-    if (key == KEY_PROMPT)
-        return c->r->prompt && c->r->prompt[strspn(c->r->prompt, " \t\n")];
+    if (key == KEY_PROMPT) /* the empty text is one, when it is stated */
+        return c->r->prompt != NULL;
     return given(c, key);
 }
 

@@ -92,6 +92,7 @@ struct run {
     struct run_output *outputs;
     int output_count;
     struct run_timings timings;
+    bool prompt_truncated, negative_truncated; /* had more tokens than the model reads */
     uint64_t planned_bytes, peak_bytes;
     struct safety_verdict prompt_verdict;
     bool prompt_checked;

@@ -51,6 +51,15 @@ it "run -q says nothing" quiet_run
 clean_output() {
     ! "$OMNIFS" run "$SCRATCH/star.ini" -o "$out" 2>&1 | grep -q $'[\033\r]'
 }
+long_prompts() {
+    local many
+    many=$(printf 'many words %.0s' {1..60})
+    prompt "$SCRATCH/long.ini" "prompt = $many" "negative_prompt = $many" 'guidance = 3'
+    gives 0 "the prompt is longer than the" "$OMNIFS" run -j "$SCRATCH/long.ini" -o "$SCRATCH/long" &&
+        python3 -c 'import json,sys
+assert json.load(open(sys.argv[1]))["truncated"] == {"prompt": True, "negative_prompt": True}' "$SCRATCH/long/metadata.json"
+}
+it "metadata tells of prompts that were cut" long_prompts
 it "run writes no escape codes to a pipe" clean_output
 same_bytes() {
     "$OMNIFS" run -q "$out/metadata.json" -o "$SCRATCH/again" && cmp "$out/image.png" "$SCRATCH/again/image.png"
@@ -138,6 +147,15 @@ broken_model() {
         gives 1 "diffusion_pytorch_model.safetensors" "$OMNIFS" models verify "$SCRATCH/broken"
 }
 it "models verify names the file of a damaged model" broken_model
+sums_beside() {
+    cp -r models/omni-mini "$SCRATCH/summed" && (cd "$SCRATCH/summed" && sha256sum vae/* transformer/* >SHA256SUMS) &&
+        gives 0 "vae/diffusion_pytorch_model.safetensors: sha256 as in $SCRATCH/summed/SHA256SUMS" \
+            "$OMNIFS" models verify "$SCRATCH/summed" &&
+        sed -i '/vae.config.json/s/^..../abcd/' "$SCRATCH/summed/SHA256SUMS" &&
+        gives 1 "but expected is abcd" "$OMNIFS" models verify "$SCRATCH/summed"
+}
+it "models verify compares with the sums beside a model" sums_beside
+it "models verify says when no sum is known" gives 0 "no sha256 is known" "$OMNIFS" models verify omni-mini
 healthy() { # mounts of others on this machine are their business
     "$OMNIFS" doctor --json | python3 -c 'import json,sys
 rows = json.load(sys.stdin)

@@ -6,11 +6,13 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "base/str.h"
 #include "engine/backend.h"
 #include "engine/weights/gguf.h"
 #include "engine/weights/weights.h"
@@ -24,8 +26,9 @@
 static const struct {
     const char *name;
     int64_t rows, columns;
-} tensors[] = {{"q.Q8_0", 3, 64},  {"q.Q4_0", 3, 64}, {"q.Q4_K", 3, 512}, {"q.Q5_K", 3, 512},
-               {"q.Q6_K", 3, 512}, {"f.F32", 4, 6},   {"f.F16", 4, 6}};
+} tensors[] = {{"q.Q8_0", 3, 64},  {"q.Q4_0", 3, 64},  {"q.Q4_1", 3, 64},  {"q.Q5_0", 3, 64},
+               {"q.Q5_1", 3, 64},  {"q.Q2_K", 3, 512}, {"q.Q3_K", 3, 512}, {"q.Q4_K", 3, 512},
+               {"q.Q5_K", 3, 512}, {"q.Q6_K", 3, 512}, {"f.F32", 4, 6},    {"f.F16", 4, 6}};
 
 static char *contents(const char *path, size_t *size)
 {
@@ -231,7 +234,7 @@ static void every_damaged_byte_of_the_header_is_survived(void **state)
     (void)state;
     size_t size;
     AUTO_FREE char *file = contents(FILE_NAME, &size);
-    for (size_t i = 0; i < 600; i++)
+    for (size_t i = 0; i < 1000; i++)
         for (int bit = 0; bit < 8; bit++) {
             struct weights_file f;
             struct err e = {0};
@@ -244,6 +247,67 @@ static void every_damaged_byte_of_the_header_is_survived(void **state)
         }
 }
 
+static void put(struct str *s, const void *bytes, size_t n)
+{
+    str_addn(s, bytes, n);
+}
+
+/* A file of one tensor "t" [256] of a type, with zeros for data. */
+static void put_file(struct str *s, uint32_t type, size_t bytes)
+{
+    static const char zeros[512];
+    uint64_t words[] = {1, 0, 1};
+    put(s, "GGUF\3\0\0\0", 8);
+    put(s, words, sizeof words);
+    put(s, "t", 1);
+    put(s, (uint32_t[]){1}, 4);
+    put(s, (uint64_t[]){256}, 8);
+    put(s, &type, 4);
+    put(s, (uint64_t[]){0}, 8);
+    put(s, zeros, (32 - s->len % 32) % 32);
+    put(s, zeros, bytes);
+}
+
+static void types_that_cannot_be_computed_are_listed_and_refused_by_name(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t type;
+        size_t bytes;
+        const char *name;
+    } rows[] = {{20, 144, "IQ4_NL"}, {23, 136, "IQ4_XS"}, {39, 136, "MXFP4"}, {35, 66, "TQ2_0"}};
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        AUTO_STR struct str s = {0};
+        char path[SCRATCH_SIZE];
+        struct weights *w;
+        struct err e = {0};
+        put_file(&s, rows[i].type, rows[i].bytes);
+        close(mkstemp(scratch_name(path, "omnifs-gguf-XXXXXX")));
+        assert_int_equal(file_write_atomic(AT_FDCWD, path, s.data, s.len, NULL), 0);
+        if (weights_open(path, "", &w, &e) != 0)
+            fail_msg("%s", e.text);
+        struct weight_loader l = {.weights = w};
+        assert_string_equal(weights_find(w, "t")->stored, rows[i].name);
+        assert_null(weight(&l, SHAPE(256), "t"));
+        assert_int_equal(l.err.code, -ENOTSUP);
+        assert_non_null(strstr(l.err.text, rows[i].name));
+        assert_non_null(strstr(l.err.text, "Q2_K to Q6_K"));
+        weights_close(w);
+        unlink(path);
+    }
+}
+
+static void a_type_of_no_version_is_refused_with_its_number(void **state)
+{
+    (void)state;
+    AUTO_STR struct str s = {0};
+    struct weights_file f;
+    struct err e = {0};
+    put_file(&s, 77, 256);
+    assert_int_equal(gguf_parse("new.gguf", s.data, s.len, &f, &e), -ENOTSUP);
+    assert_non_null(strstr(e.text, "type 77"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -251,6 +315,8 @@ int main(void)
         cmocka_unit_test(a_quantized_weight_serves_in_products),
         cmocka_unit_test(every_block_format_multiplies_from_its_blocks),
         cmocka_unit_test(blocks_that_stay_give_the_bits_of_expanded_ones),
+        cmocka_unit_test(types_that_cannot_be_computed_are_listed_and_refused_by_name),
+        cmocka_unit_test(a_type_of_no_version_is_refused_with_its_number),
         cmocka_unit_test(every_truncation_is_an_error),
         cmocka_unit_test(every_damaged_byte_of_the_header_is_survived),
     };

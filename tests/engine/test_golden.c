@@ -34,6 +34,12 @@ static void zimage_draws_as_diffusers_does(void **state)
     golden_check("tests/engine/golden/zimage", QWEN_TOKENIZER, LEAST_DB);
 }
 
+static void zimage_shifts_by_the_picture_s_size_as_diffusers_does(void **state)
+{
+    (void)state;
+    golden_check("tests/engine/golden/zimage-dynamic", QWEN_TOKENIZER, LEAST_DB);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -41,6 +47,7 @@ int main(void)
         cmocka_unit_test(klein_distilled_ignores_guidance_as_diffusers_does),
         cmocka_unit_test(klein_by_strength_draws_from_a_picture_as_diffusers_does),
         cmocka_unit_test(zimage_draws_as_diffusers_does),
+        cmocka_unit_test(zimage_shifts_by_the_picture_s_size_as_diffusers_does),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

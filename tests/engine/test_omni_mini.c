@@ -362,6 +362,14 @@ static void long_prompt_is_flagged_as_truncated(void **state)
     generate(*state, r, 2, NULL, result, NULL);
     assert_true(result[0].prompt_truncated);
     assert_false(result[1].prompt_truncated);
+    assert_false(result[0].negative_truncated);
+    picture_free(&result[0].picture);
+    r[0] = request("few words", 64, 64, 1, 1);
+    r[0].guidance = 3;
+    r[0].negative_prompt = text.data;
+    generate(*state, r, 1, NULL, result, NULL);
+    assert_false(result[0].prompt_truncated);
+    assert_true(result[0].negative_truncated);
     picture_free(&result[0].picture);
     picture_free(&result[1].picture);
 }

@@ -154,7 +154,7 @@ static void update(struct board *b, const struct schedule_update *u)
 {
     float sum[WIDTH] = {0};
     assert_in_range(u->count, 1, SCHEDULE_MAX_TERMS);
-    assert_true(u->to != SLOT_MODEL && u->to != SLOT_NOISE);
+    assert_true(u->to != SLOT_MODEL && u->to != SLOT_NOISE && u->to != SLOT_CUT);
     for (int i = 0; i < u->count; i++)
         for (int k = 0; k < WIDTH; k++)
             sum[k] += u->coefficient[i] * b->slot[u->from[i]][k];
@@ -194,6 +194,7 @@ static void compare_trajectory(const json_t *c, const struct schedule *s)
     struct board b;
     struct random random;
     random_seed(&random, 7);
+    float finish[WIDTH];
     begin(&b, c, s);
     double scale = largest(&b, 0);
     for (int i = 0; i < s->steps; i++) {
@@ -201,12 +202,15 @@ static void compare_trajectory(const json_t *c, const struct schedule *s)
         for (int k = 0; k < WIDTH; k++)
             b.slot[SLOT_NOISE][k] = NAN;
         model(&b, s, i);
+        for (int k = 0; k < WIDTH; k++) {
+            float x0 = row->x0_latent * b.slot[SLOT_X][k] + row->x0_model * b.slot[SLOT_MODEL][k];
+            finish[k] = row->cut > 0 ? fminf(fmaxf(x0, -row->cut), row->cut) : x0;
+            b.slot[SLOT_CUT][k] = row->cut > 0 ? finish[k] : NAN;
+        }
         if (row->draws)
             random_normal(&random, b.slot[SLOT_NOISE], WIDTH);
         for (size_t k = 0; k < WIDTH && json_array_size(finished); k++)
-            check(c, "x0", (size_t)i,
-                  row->x0_latent * b.slot[SLOT_X][k] + row->x0_model * b.slot[SLOT_MODEL][k],
-                  number(json_array_get(finished, (size_t)i), k),
+            check(c, "x0", (size_t)i, finish[k], number(json_array_get(finished, (size_t)i), k),
                   scale * (1 + fabs((double)row->x0_latent) + fabs((double)row->x0_model)));
         assert_in_range(row->updates, 1, SCHEDULE_MAX_UPDATES);
         for (int u = 0; u < row->updates; u++)
@@ -231,16 +235,18 @@ static void check_slots(const json_t *c, const struct schedule *s)
     int highest = 0;
     for (int i = 0; i < s->steps; i++) {
         const struct schedule_step *row = &s->at[i];
-        bool draws = false;
+        bool draws = false, cuts = false;
         for (int u = 0; u < row->updates; u++) {
             if (row->update[u].to >= SLOT_0 && (int)row->update[u].to - SLOT_0 + 1 > highest)
                 highest = (int)row->update[u].to - SLOT_0 + 1;
             for (int k = 0; k < row->update[u].count; k++) {
                 draws = draws || row->update[u].from[k] == SLOT_NOISE;
+                cuts = cuts || row->update[u].from[k] == SLOT_CUT;
                 assert_true((int)row->update[u].from[k] < SLOT_0 + s->slots);
             }
         }
         assert_int_equal(draws, row->draws);
+        assert_int_equal(cuts, row->cut > 0);
     }
     assert_int_equal(highest, s->slots);
 }

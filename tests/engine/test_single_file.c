@@ -282,6 +282,41 @@ static void stable_diffusion_in_one_file_draws_as_its_folder(void **state)
     twins_end(&t);
 }
 
+static void stable_diffusion_2_in_one_file_draws_as_its_folder(void **state)
+{
+    (void)state;
+    struct twins t;
+    twins_make(&t, GOLDEN "ldm-sd2", CLIP "_2", STORED_F32, "768-v-ema.safetensors");
+    assert_same_picture(&t, (struct omni_part[]){{"tokenizer", CLIP "_2"}}, 1);
+    twins_end(&t);
+}
+
+/* What the file's kind, size and prediction are found to be. */
+static void assert_found(const char *file, const char *holds, int side, const char *scheduler)
+{
+    json_t *j = inspect(file);
+    assert_string_equal(json_string_value(json_object_get(j, "holds")), holds);
+    assert_string_equal(json_string_value(json_object_get(j, "scheduler")), scheduler);
+    assert_int_equal(json_integer_value(json_object_get(j, "default_width")), side);
+    json_decref(j);
+}
+
+static void stable_diffusion_2_base_is_told_by_its_name(void **state)
+{
+    (void)state;
+    struct twins t;
+    char path[160], tokenizer[160], absolute[4096];
+    twins_make(&t, GOLDEN "ldm-sd2", CLIP "_2", STORED_F32, "sd2.safetensors");
+    assert_non_null(realpath(CLIP "_2", absolute));
+    snprintf(tokenizer, sizeof tokenizer, "%s/tokenizer", t.alone);
+    assert_int_equal(symlink(absolute, tokenizer), 0);
+    assert_found(t.file, "Stable Diffusion 2", 768, "ddim");
+    snprintf(path, sizeof path, "%s/v2-1_512-ema.safetensors", t.alone);
+    assert_int_equal(rename(t.file, path), 0);
+    assert_found(path, "Stable Diffusion 2 base", 512, "pndm");
+    twins_end(&t);
+}
+
 static void stable_diffusion_xl_in_one_file_draws_as_its_folder(void **state)
 {
     (void)state;
@@ -615,6 +650,8 @@ int main(void)
         cmocka_unit_test(flux2_in_one_file_draws_as_its_folder),
         cmocka_unit_test(zimage_in_one_file_draws_as_its_folder),
         cmocka_unit_test(stable_diffusion_in_one_file_draws_as_its_folder),
+        cmocka_unit_test(stable_diffusion_2_in_one_file_draws_as_its_folder),
+        cmocka_unit_test(stable_diffusion_2_base_is_told_by_its_name),
         cmocka_unit_test(stable_diffusion_xl_in_one_file_draws_as_its_folder),
         cmocka_unit_test(parts_beside_the_file_are_found_and_a_folder_with_one_file_is_that_file),
         cmocka_unit_test(a_part_elsewhere_takes_the_place_of_the_folders_own),

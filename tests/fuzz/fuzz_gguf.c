@@ -15,7 +15,7 @@ static void expand(const struct weights_entry *t)
         n *= (uint64_t)t->dims[i];
     float *values = malloc(n * sizeof *values + 1);
     if (values)
-        t->expand(t->data, (int64_t)n, values);
+        weights_entry_values(t, t->data, (int64_t)n, values);
     free(values);
 }
 

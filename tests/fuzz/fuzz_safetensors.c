@@ -8,6 +8,14 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+static void expand(const struct weights_entry *t)
+{
+    float *values = malloc(t->bytes * sizeof *values + 1);
+    if (values)
+        weights_entry_values(t, t->data, (int64_t)t->bytes, values);
+    free(values);
+}
+
 static void check(const struct weights_file *s, size_t size)
 {
     size_t sum = 0;
@@ -18,6 +26,8 @@ static void check(const struct weights_file *s, size_t size)
             touched = ((const uint8_t *)t->data)[k];
         (void)touched;
         sum += t->bytes;
+        if (t->expand)
+            expand(t);
         if (!t->name || !t->stored[0] || t->rank < 0 || t->rank > 8)
             abort();
     }

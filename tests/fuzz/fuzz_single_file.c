@@ -63,6 +63,9 @@ static const char *const names[] = {
     "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight",
     "cond_stage_model.transformer.text_model.embeddings.position_ids",
     "v_pred",
+    "cond_stage_model.model.ln_final.weight",
+    "cond_stage_model.model.transformer.resblocks.*.mlp.c_fc.weight",
+    "global_step",
 };
 
 static void put(struct str *s, uint64_t value, size_t bytes)

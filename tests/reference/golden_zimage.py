@@ -29,6 +29,12 @@ CASES = [
      "width": 32, "height": 48, "steps": 4, "guidance": 3.0, "seed": 3},
 ]
 
+DYNAMIC = [
+    {"prompt": "a red boat", "width": 48, "height": 64, "steps": 4, "guidance": 0.0, "seed": 5},
+    {"mode": "image_to_image", "prompt": "at night", "images": [[70, 50, 1]], "strength": 0.7,
+     "width": 32, "height": 32, "steps": 4, "guidance": 2.0, "seed": 6},
+]
+
 
 def parts():
     transformer = ZImageTransformer2DModel(
@@ -53,12 +59,17 @@ def main():
         tokenizer_object=Tokenizer.from_file("models/omni-mini/tokenizer/tokenizer.json"),
         pad_token="<|endoftext|>", padding_side="right")
     tokenizer.chat_template = TEMPLATE
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    draw("zimage", FlowMatchEulerDiscreteScheduler(shift=3.0), modules, tokenizer, CASES)
+    draw("zimage-dynamic", FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, max_image_seq_len=1024),
+         modules, tokenizer, DYNAMIC)
+
+
+def draw(name, scheduler, modules, tokenizer, cases):
     pipes = {mode: kind(scheduler=scheduler, tokenizer=tokenizer, **modules)
              for mode, kind in ((None, ZImagePipeline), ("image_to_image", ZImageImg2ImgPipeline),
                                 ("inpaint", ZImageInpaintPipeline))}
     pictures = []
-    for case in CASES:
+    for case in cases:
         more = {}
         if "images" in case:
             size = case["width"], case["height"]
@@ -73,7 +84,7 @@ def main():
             max_sequence_length=TOKENS, **more).images[0]
         pictures.append((case, x.transpose(2, 0, 1)))
     index = {"_class_name": "ZImagePipeline", "max_sequence_length": TOKENS}
-    golden.write("tests/engine/golden/zimage", index, scheduler, modules, pictures)
+    golden.write(f"tests/engine/golden/{name}", index, scheduler, modules, pictures)
 
 
 if __name__ == "__main__":

@@ -9,14 +9,15 @@ from gguf import GGMLQuantizationType as T, GGUFWriter
 from gguf.quants import dequantize, quantize, GGML_QUANT_SIZES
 
 FOLDER = "tests/engine/golden/gguf"
-TYPES = [T.Q8_0, T.Q4_0, T.Q4_K, T.Q5_K, T.Q6_K]
+TYPES = [T.Q8_0, T.Q4_0, T.Q4_1, T.Q5_0, T.Q5_1, T.Q2_K, T.Q3_K, T.Q4_K, T.Q5_K, T.Q6_K]
 
 
 def blocks(kind, count, rng):
     """Random bytes with scales that are ordinary numbers."""
     size = GGML_QUANT_SIZES[kind][1]
     raw = rng.integers(0, 256, (count, size), dtype=np.uint8)
-    halves = {T.Q8_0: [0], T.Q4_0: [0], T.Q4_K: [0, 2], T.Q5_K: [0, 2], T.Q6_K: [208]}[kind]
+    halves = {T.Q8_0: [0], T.Q4_0: [0], T.Q4_1: [0, 2], T.Q5_0: [0], T.Q5_1: [0, 2], T.Q2_K: [80, 82],
+              T.Q3_K: [108], T.Q4_K: [0, 2], T.Q5_K: [0, 2], T.Q6_K: [208]}[kind]
     for at in halves:
         scales = rng.uniform(-0.1, 0.1, count).astype(np.float16)
         raw[:, at:at + 2] = scales.view(np.uint8).reshape(count, 2)

@@ -75,12 +75,16 @@ CASES = [
     (DDIM, V, (5,), {}),
     (DDIM, dict(SD15, prediction_type="v_prediction"), (6,), {}),
     (DDIM, SD15, (10,), dict(first=4)),
+    (DDIM, dict(SD15, clip_sample=True), (6,), {}),
+    (DDIM, dict(SD15, clip_sample=True, clip_sample_range=0.4, prediction_type="v_prediction"), (5,), dict(first=1)),
     (PNDM, SD15, (1, 2, 6, 20), {}),
     (PNDM, dict(SD15, prediction_type="v_prediction", timestep_spacing="trailing"), (6,), {}),
     (PNDM, dict(SD15, set_alpha_to_one=True, timestep_spacing="linspace"), (5,), {}),
     (PNDM, SD15, (8,), dict(first=2)),
     (PNDM, dict(SD15, skip_prk_steps=False), (4, 10), {}),
     (PNDM, dict(SD15, skip_prk_steps=False, prediction_type="v_prediction"), (6,), {}),
+    (PNDM, dict(SD15, skip_prk_steps=False), (8,), dict(first=2)),
+    (PNDM, dict(SD15, skip_prk_steps=False, timestep_spacing="trailing"), (9,), dict(first=5)),
     (UNIPC, WAN, (1, 2, 8, 30), {}),
     (UNIPC, dict(WAN, flow_shift=5.0), (1, 2, 30, 50), {}),
     (UNIPC, dict(WAN, solver_order=3), (3, 9), {}),
@@ -98,6 +102,7 @@ CASES = [
     (LCM, dict(original_inference_steps=100, timestep_scaling=5.0, prediction_type="v_prediction"), (6,), {}),
     (LCM, dict(prediction_type="sample", set_alpha_to_one=False), (7,), {}),
     (LCM, SDXL, (8,), dict(first=4)),
+    (LCM, dict(SDXL, clip_sample=True), (5,), {}),
     (FLOW, dict(shift=3.0), (1, 4, 9), {}),
     (FLOW, dict(use_dynamic_shifting=True), (4,), dict(mu=2.29118)),
     (FLOW, dict(shift=2.0), (8,), dict(first=3)),
@@ -110,6 +115,8 @@ CASES = [
     (PNDM, SD15, (6,), dict(swap="unipc")),
     (PNDM, SD15, (4,), dict(swap="lcm")),
     (EULER, SDXL, (6,), dict(swap="pndm")),
+    (EULER, SD, (6,), dict(swap="ddim")),
+    (EULER, SD, (6,), dict(swap="pndm", first=1)),
     (EULER, SDXL, (6,), dict(swap="lcm")),
     (DPM, dict(SDXL, use_karras_sigmas=True), (6,), dict(swap="dpmpp_2m")),
     (EULER, {"prediction_type": "epsilon"}, (4,), dict(swap="lcm")),
@@ -126,8 +133,6 @@ def build(class_name, options, swap):
     cls = getattr(diffusers, WORDS[swap] if swap else class_name)
     known = inspect.signature(cls.__init__).parameters
     merged = {k: v for k, v in dict(options, **extra).items() if k in known}
-    if cls is diffusers.DDIMScheduler:
-        merged.setdefault("clip_sample", False)
     return cls(**merged)
 
 

@@ -9,8 +9,9 @@ Writes single.txt into golden folders: one line a tensor of the single file, "NA
     transpose  rows and columns exchanged
     filter     a matrix as a 1x1 filter
 
-Each list is proven: diffusers' own converters make the parts' tensors of it again. Also writes two
-small checkpoints of Stable Diffusion, ldm-sd and ldm-sdxl, that have the published models' structure.
+Each list is proven: diffusers' own converters make the parts' tensors of it again. Also writes three
+small checkpoints of Stable Diffusion, ldm-sd, ldm-sd2 and ldm-sdxl, that have the published models'
+structure.
 
 usage: single_names.py      from the repository's root; needs torch diffusers transformers
 """
@@ -19,7 +20,7 @@ import os
 import re
 
 import torch
-from diffusers import (AutoencoderKL, EulerDiscreteScheduler, PNDMScheduler, UNet2DConditionModel)
+from diffusers import (AutoencoderKL, DDIMScheduler, EulerDiscreteScheduler, PNDMScheduler, UNet2DConditionModel)
 from diffusers.loaders import single_file_utils as theirs
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
@@ -171,9 +172,9 @@ VAE = [(r"mid_block.resnets.0", "mid.block_1"), (r"mid_block.resnets.1", "mid.bl
        (r"conv_norm_out", "norm_out"), (r"group_norm", "norm"), (r"to_out.0", "proj_out"), (r"to_([qkv])\.", r"\1."),
        (r"up_blocks.(\d).upsamplers.0", lambda m: f"up.{3 - int(m[1])}.upsample"),
        (r"up_blocks.(\d).resnets", lambda m: f"up.{3 - int(m[1])}.block")]
-OPEN_CLIP = [(r"^text_model.embeddings.token_embedding", "token_embedding"),
-             (r"^text_model.embeddings.position_embedding.weight", "positional_embedding"),
-             (r"^text_model.encoder.layers", "transformer.resblocks"), (r"^text_model.final_layer_norm", "ln_final"),
+OPEN_CLIP = [(r"^(text_model.)?embeddings.token_embedding", "token_embedding"),
+             (r"^(text_model.)?embeddings.position_embedding.weight", "positional_embedding"),
+             (r"^(text_model.)?encoder.layers", "transformer.resblocks"), (r"^(text_model.)?final_layer_norm", "ln_final"),
              (r"layer_norm", "ln_"), (r"mlp.fc1", "mlp.c_fc"), (r"mlp.fc2", "mlp.c_proj"), (r"self_attn.out_proj", "attn.out_proj")]
 
 
@@ -191,8 +192,7 @@ def add_clip(s, prefix):
         s.add(prefix + ("" if n.startswith("text_model.") else "text_model.") + n, "text_encoder", n)
 
 
-def add_open_clip(s, prefix):
-    part = "text_encoder_2"
+def add_open_clip(s, prefix, part="text_encoder_2"):
     for n in s.parts[part]:
         if n == "text_projection.weight":
             s.add(prefix + "text_projection", part, n, "transpose")
@@ -247,6 +247,35 @@ def stable_diffusion(folder):
     prove_clip(s, theirs.convert_ldm_clip_checkpoint(s.tensors()))
 
 
+def stable_diffusion_2(folder):
+    """The file has one layer of the text encoder more than is used, and its projection."""
+    unet = UNet2DConditionModel(
+        block_out_channels=(32, 32, 64, 64), down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3, layers_per_block=2, norm_num_groups=32,
+        attention_head_dim=(1, 1, 1, 1), cross_attention_dim=64, sample_size=96, use_linear_projection=True)
+    parts = {"unet": unet, "vae": vae(0.18215), "text_encoder": encoder(CLIPTextModel, "gelu")}
+    golden.write(folder, {"_class_name": "StableDiffusionPipeline"}, DDIMScheduler(), parts, [])
+    scheduler = {"_class_name": "DDIMScheduler", "num_train_timesteps": 1000, "prediction_type": "v_prediction", **NOISE}
+    golden.write_json(f"{folder}/scheduler/scheduler_config.json", scheduler)
+    os.remove(f"{folder}/cases.json")  # no pictures: the folder's are the file's
+    s = Single(read_parts(folder))
+    prefix, last = "cond_stage_model.model.", "transformer.resblocks.1."
+    add_unet_and_vae(s)
+    add_open_clip(s, prefix, "text_encoder")
+    for name, line in list(s.lines.items()):
+        if name.startswith(prefix + last):
+            s.lines[name.replace(last, "transformer.resblocks.2.")] = line
+    query = next(n for n in s.parts["text_encoder"] if n.endswith("layers.0.self_attn.q_proj.weight"))
+    s.add(prefix + "text_projection", "text_encoder", query)
+    theirs.SD_2_TEXT_ENCODER_KEYS_TO_IGNORE[:] = [
+        n.replace("resblocks.23", "resblocks.2") for n in theirs.SD_2_TEXT_ENCODER_KEYS_TO_IGNORE]
+    s.prove("unet", theirs.convert_ldm_unet_checkpoint(s.tensors(), dict(unet.config)))
+    s.prove("vae", theirs.convert_ldm_vae_checkpoint(s.tensors(), dict(parts["vae"].config)))
+    s.write(folder)
+    back = theirs.convert_open_clip_checkpoint(parts["text_encoder"], s.tensors())
+    prove_clip(s, {n: t for n, t in back.items() if "text_projection" not in n})
+
+
 def stable_diffusion_xl(folder):
     unet = UNet2DConditionModel(
         block_out_channels=(32, 64, 64), down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * 2,
@@ -276,4 +305,5 @@ if __name__ == "__main__":
     flux2(f"{GOLDEN}/klein-base")
     zimage(f"{GOLDEN}/zimage")
     stable_diffusion(f"{GOLDEN}/ldm-sd")
+    stable_diffusion_2(f"{GOLDEN}/ldm-sd2")
     stable_diffusion_xl(f"{GOLDEN}/ldm-sdxl")

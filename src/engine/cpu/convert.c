@@ -110,7 +110,7 @@ static void expand_task(void *ctx, int worker, int64_t begin, int64_t end)
     for (int64_t i = begin; i < end; i++) {
         const char *row = (const char *)j->w->data + (size_t)(j->first + i) * b->row_bytes;
         void *to = j->to + (size_t)(i * width) * dtype_size(j->to_type);
-        quant_values(b->expand, row, b->row_bytes, width, j->to_type, to);
+        quant_values(b->expand, b->scale, row, b->row_bytes, width, j->to_type, to);
         for (int64_t k = 0; rounds && k < width; k++)
             ((float *)to)[k] = bfloat_to_float(float_to_bfloat(((float *)to)[k]));
     }

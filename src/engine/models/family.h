@@ -15,6 +15,7 @@
 #include "engine/omni.h"
 #include "engine/ops.h"
 #include "engine/random.h"
+#include "engine/schedule/schedule.h"
 
 /* How pictures reach the model. A picture that drawing starts from becomes a latent, with as much
  * noise as the request's strength asks for. */
@@ -89,8 +90,10 @@ struct family {
     /* The latent of a request that passed the general checks; -EINVAL for what is special here. */
     int (*shape)(const void *state, const struct omni_request *r, struct latent_shape *out,
                  struct err *e);
+    /* Corrects options of the scheduler as the original pipeline does on loading; NULL: none. */
+    void (*correct)(struct schedule_config *schedule);
     /* The schedule's mu; NULL where schedules are static. */
-    double (*mu)(const void *state, const struct latent_shape *latent, int steps);
+    double (*mu)(const struct schedule_config *c, const struct latent_shape *latent, int steps);
     /* A prompt (NULL: an absent negative prompt) → arrays [1, …]; returns how many. */
     int (*encode)(const void *state, struct ops *o, const char *prompt,
                   struct tensor *out[CONDITION_ARRAYS], bool *truncated);

@@ -221,9 +221,9 @@ static int klein_shape(const void *state, const struct omni_request *r, struct l
     return 0;
 }
 
-static double klein_mu(const void *state, const struct latent_shape *l, int steps)
+static double klein_mu(const struct schedule_config *c, const struct latent_shape *l, int steps)
 {
-    (void)state;
+    (void)c;
     return flux2_empirical_mu((int64_t)l->frames * l->height * l->width, steps);
 }
 

@@ -210,6 +210,15 @@ static int sdxl_load(struct checkpoint *c, void **state, struct family_traits *t
     return load(c, true, state, traits, e);
 }
 
+/* As the pipeline of versions 1 and 2 does, whatever the file says: what it has from before these
+ * options were known. */
+static void sd_correct(struct schedule_config *schedule)
+{
+    schedule->steps_offset = 1;
+    if (schedule->clip_sample == SWITCH_ON || strcmp(schedule->kind, "ddim") == 0)
+        schedule->clip_sample = SWITCH_OFF;
+}
+
 /* ---- a request ---- */
 
 static int sd_shape(const void *state, const struct omni_request *r, struct latent_shape *out,
@@ -360,15 +369,15 @@ static const char *const sdxl_classes[] = {"StableDiffusionXLPipeline",
                                            "StableDiffusionXLImg2ImgPipeline",
                                            "StableDiffusionXLInpaintPipeline", NULL};
 
-#define SD_FAMILY(word, title, list, loader)                                                       \
+#define SD_FAMILY(word, title, list, loader, correcting)                                           \
     {                                                                                              \
         .name = word, .what = title, .classes = list, .load = loader, .free = sd_free,             \
         .shape = sd_shape, .encode = sd_encode, .prepare = sd_prepare, .predict = sd_predict,      \
         .read_image = sd_read_image, .decode = sd_decode, .preview = sd_decode,                    \
-        .can_preview = sd_can_preview                                                              \
+        .correct = correcting, .can_preview = sd_can_preview                                       \
     }
 
 const struct family family_stable_diffusion =
-    SD_FAMILY("stable-diffusion", "Stable Diffusion", sd_classes, sd_load);
+    SD_FAMILY("stable-diffusion", "Stable Diffusion", sd_classes, sd_load, sd_correct);
 const struct family family_stable_diffusion_xl =
-    SD_FAMILY("stable-diffusion-xl", "Stable Diffusion XL", sdxl_classes, sdxl_load);
+    SD_FAMILY("stable-diffusion-xl", "Stable Diffusion XL", sdxl_classes, sdxl_load, NULL);

@@ -135,6 +135,13 @@ static int zimage_shape(const void *state, const struct omni_request *r, struct 
     return 0;
 }
 
+/* The pipeline counts patches of 2x2, whatever the transformer's are. */
+static double zimage_mu(const struct schedule_config *c, const struct latent_shape *l, int steps)
+{
+    (void)steps;
+    return schedule_linear_mu(c, (int64_t)(l->height / 2) * (l->width / 2));
+}
+
 /* The rows of the real tokens; those behind cannot change them. */
 static int zimage_encode(const void *state, struct ops *o, const char *prompt,
                          struct tensor *out[CONDITION_ARRAYS], bool *truncated)
@@ -216,6 +223,7 @@ const struct family family_zimage = {
     .load = zimage_load,
     .free = zimage_free,
     .shape = zimage_shape,
+    .mu = zimage_mu,
     .encode = zimage_encode,
     .prepare = zimage_prepare,
     .predict = zimage_predict,

@@ -24,20 +24,8 @@ static struct estimate estimate_noise(enum schedule_prediction p, double signal,
     }
 }
 
-/* Clipping the estimate of x0 to ±1 is meant for models of pixels. Where a file says nothing about
- * it, it is off here, though DDIMScheduler's own default is on. */
-static int check_clip(const struct schedule_config *c, struct err *e)
-{
-    if (!c->clip_sample)
-        return 0;
-    return err_set(e, -ENOTSUP, "scheduler %s: clip_sample is true, which is not supported",
-                   c->kind);
-}
-
 static int rows(const struct schedule_config *c, int steps, struct err *e)
 {
-    if (check_clip(c, e) != 0)
-        return -ENOTSUP;
     if (steps <= c->train_timesteps)
         return steps;
     return err_set(e, -EINVAL, "scheduler %s takes at most %d steps, %d are asked for", c->kind,
@@ -64,6 +52,11 @@ static int make(const struct schedule_order *o, struct schedule *s, struct err *
         double signal = sqrtf(before), rest = sqrtf(1 - before);
         step_estimate(row, x0);
         struct schedule_update *x = step_update(row, SLOT_X);
+        if (c->clip_sample != SWITCH_OFF) { /* the class cuts where the file says nothing */
+            row->cut = (float)c->clip_range;
+            update_add(x, SLOT_CUT, signal);
+            x0 = (struct estimate){0, 0};
+        }
         update_add(x, SLOT_X, signal * x0.latent + rest * noise.latent);
         update_add(x, SLOT_MODEL, signal * x0.model + rest * noise.model);
     }
@@ -72,8 +65,6 @@ static int make(const struct schedule_order *o, struct schedule *s, struct err *
 
 static int lcm_rows(const struct schedule_config *c, int steps, struct err *e)
 {
-    if (check_clip(c, e) != 0)
-        return -ENOTSUP;
     if (c->original_steps > c->train_timesteps)
         return err_set(e, -EINVAL,
                        "scheduler lcm: original_inference_steps is %d, expected at most %d",
@@ -108,6 +99,11 @@ static int lcm_make(const struct schedule_order *o, struct schedule *s, struct e
         double signal = last ? 1 : s->at[i + 1].clean;
         step_estimate(row, x0);
         struct schedule_update *x = step_update(row, SLOT_X);
+        if (c->clip_sample == SWITCH_ON) {
+            row->cut = (float)c->clip_range;
+            update_add(x, SLOT_CUT, signal * out);
+            x0 = (struct estimate){0, 0};
+        }
         update_add(x, SLOT_X, signal * (out * x0.latent + skip));
         update_add(x, SLOT_MODEL, signal * out * x0.model);
         update_add(x, SLOT_NOISE, last ? 0 : s->at[i + 1].noise);

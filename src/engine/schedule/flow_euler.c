@@ -60,6 +60,12 @@ const struct schedule_kind schedule_flow_euler = {
     .make = make,
 };
 
+double schedule_linear_mu(const struct schedule_config *c, int64_t tokens)
+{
+    double slope = (c->max_shift - c->base_shift) / (c->max_tokens - c->base_tokens);
+    return (double)tokens * slope + (c->base_shift - slope * c->base_tokens);
+}
+
 double flux2_empirical_mu(int64_t tokens, int steps)
 {
     double n = (double)tokens;

@@ -107,7 +107,8 @@ static void read_noise(struct config *c, struct schedule_config *out, struct err
     out->spacing = (enum schedule_spacing)choice(c, "timestep_spacing", spacing_words, e);
     out->steps_offset = (int)config_int(c, "steps_offset", 0, 0, out->train_timesteps - 1);
     out->alpha_to_one = stated_switch(c, "set_alpha_to_one");
-    out->clip_sample = config_bool(c, "clip_sample", false);
+    out->clip_sample = stated_switch(c, "clip_sample");
+    out->clip_range = config_float(c, "clip_sample_range", 1, 1e-6, 1e6);
     out->karras = config_bool(c, "use_karras_sigmas", false);
     out->log_linear = choice(c, "interpolation_type", interpolation_words, e) == 1;
     out->sigma_min = config_float(c, "sigma_min", 0, 1e-9, 1e6);

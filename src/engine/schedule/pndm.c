@@ -107,16 +107,18 @@ static void multistep(const struct schedule_order *o, struct schedule_step *row,
     move(row, transfer(o, t, t - between), SLOT_X, from, weights[count - 1], count);
 }
 
+/* A list that begins later still counts its calls from 0, and takes the start of each step from the
+ * head of the whole list. */
 static void runge_kutta(const struct schedule_order *o, const struct schedule *s, int call)
 {
     static const double thirds[2] = {1, 1.0 / 6};
     static const double one = 1;
     static const enum schedule_slot ends[2] = {SLOT_SUM, SLOT_MODEL};
     static const enum schedule_slot model = SLOT_MODEL;
-    struct schedule_step *row = &s->at[call];
+    struct schedule_step *row = &s->at[o->first + call];
     int half = o->config->train_timesteps / o->steps / 2, phase = call % 4;
     int from = (int)s->timesteps[call - phase];
-    int to = (int)s->timesteps[call] - (phase % 2 ? 0 : half);
+    int to = (int)s->timesteps[o->first + call] - (phase % 2 ? 0 : half);
     struct transfer t = transfer(o, from, to);
     if (phase == 3) {
         move(row, t, SLOT_START, ends, thirds, 2);
@@ -138,10 +140,6 @@ static int make(const struct schedule_order *o, struct schedule *s, struct err *
     const struct schedule_config *c = o->config;
     if (c->prediction == PREDICT_SAMPLE)
         return err_set(e, -ENOTSUP, "scheduler pndm does not take prediction_type 'sample'");
-    if (!c->skip_prk && o->first > 0)
-        return err_set(e, -ENOTSUP,
-                       "scheduler pndm without skip_prk_steps cannot start from a "
-                       "picture; use another scheduler");
     AUTO_FREE double *times = malloc((size_t)o->steps * sizeof(*times));
     if (!times)
         return err_nomem(e);

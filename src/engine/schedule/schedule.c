@@ -126,7 +126,7 @@ static bool row_is_finite(const struct schedule *s, int i)
     const struct schedule_step *row = &s->at[i];
     bool good = isfinite(s->timesteps[i]) && isfinite(s->sigmas[i]) && isfinite(row->input_scale) &&
                 isfinite(row->x0_latent) && isfinite(row->x0_model) && isfinite(row->clean) &&
-                isfinite(row->noise);
+                isfinite(row->noise) && isfinite(row->cut);
     for (int k = 0; k < row->updates; k++) {
         const struct schedule_update *u = &row->update[k];
         good = good && u->count > 0;

@@ -7,6 +7,7 @@
  *     for i in 0 … s.steps - 1:
  *         MODEL = model(s.at[i].input_scale · x, s.timesteps[i])
  *         NOISE = randn, if s.at[i].draws
+ *         CUT = clamp(x0_latent · x + x0_model · MODEL, -cut, cut), if s.at[i].cut
  *         for each s.at[i].update[k]: its slot = Σ coefficient · slot
  *
  * A picture to start from: first = schedule_start(&config, steps, strength); schedule_make_from
@@ -55,7 +56,8 @@ struct schedule_config {
     enum schedule_spacing spacing;
     int steps_offset;
     enum schedule_switch alpha_to_one; /* set_alpha_to_one */
-    bool clip_sample;                  /* refused by the kinds that would clip */
+    enum schedule_switch clip_sample;  /* the estimate of the finished picture is cut … */
+    double clip_range;                 /* … to ± this */
 
     /* sigmas */
     bool karras, log_linear;
@@ -88,6 +90,8 @@ enum schedule_slot {
     SLOT_X,     /* the latent */
     SLOT_MODEL, /* this step's guided prediction */
     SLOT_NOISE, /* fresh randn: only in steps that draw */
+    SLOT_CUT,   /* the finished picture as the model sees it now, cut to ± cut: only in steps that
+                   cut */
     SLOT_0,     /* history from here on, kept between steps; written before it is read */
     SLOT_1,
     SLOT_2,
@@ -113,6 +117,7 @@ struct schedule_step {
                                   x0_latent · SLOT_X + x0_model · SLOT_MODEL, before the updates */
     float clean, noise;        /* see schedule_noised */
     bool draws;                /* needs SLOT_NOISE */
+    float cut;                 /* of SLOT_CUT; 0: not needed */
     int updates;               /* 1 … SCHEDULE_MAX_UPDATES, in order */
     struct schedule_update update[SCHEDULE_MAX_UPDATES];
 };
@@ -144,5 +149,8 @@ void schedule_noised(const struct schedule *s, int step, float *clean, float *no
 /* FLUX.2's rule for mu from the number of noise tokens and steps
  * (diffusers/pipelines/flux2/pipeline_flux2_klein.py, compute_empirical_mu). */
 double flux2_empirical_mu(int64_t tokens, int steps);
+/* FLUX.1's, which Z-Image has too: a line through (base_tokens, base_shift) and (max_tokens,
+ * max_shift) (diffusers/pipelines/flux/pipeline_flux.py, calculate_shift). */
+double schedule_linear_mu(const struct schedule_config *c, int64_t tokens);
 
 #endif

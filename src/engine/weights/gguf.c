@@ -160,8 +160,10 @@ static int read_type(struct reader *r, struct weights_entry *t, uint64_t element
     uint32_t id = (uint32_t)take_number(&r->c, 4);
     const struct quant_type *q = quant_find(id);
     if (!q)
-        return err_set(r->e, -ENOTSUP, TENSOR "GGUF type %" PRIu32 " is not known", r->path,
-                       t->name, id);
+        return err_set(r->e, -ENOTSUP,
+                       TENSOR "GGUF type %" PRIu32
+                              " is not known; the file is damaged or of a newer version",
+                       r->path, t->name, id);
     uint64_t row = t->rank ? (uint64_t)t->dims[t->rank - 1] : 1, bytes;
     if (row % (uint64_t)q->block_values)
         return err_set(r->e, -EINVAL, TENSOR "rows of %" PRIu64 " values are no whole blocks of %s",
@@ -173,6 +175,7 @@ static int read_type(struct reader *r, struct weights_entry *t, uint64_t element
     t->dtype = q->dtype;
     t->expand = q->expand;
     t->usable = q->plain || q->expand;
+    t->element = q->block_values == 1 ? q->block_bytes : 0;
     t->bytes = (size_t)bytes;
     return 0;
 }

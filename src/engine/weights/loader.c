@@ -86,8 +86,8 @@ void weight_expand(const struct weights_entry *t, int64_t first, int64_t rows, e
     int64_t columns = t->rank ? t->dims[t->rank - 1] : 1;
     size_t row = columns ? t->bytes / (size_t)(elements(t) / (uint64_t)columns) : 0;
     for (int64_t i = 0; i < rows; i++)
-        quant_values(t->expand, (const char *)t->data + (size_t)(first + i) * row, row, columns,
-                     dtype, (char *)out + (size_t)(i * columns) * dtype_size(dtype));
+        quant_values(t->expand, t->scale, (const char *)t->data + (size_t)(first + i) * row, row,
+                     columns, dtype, (char *)out + (size_t)(i * columns) * dtype_size(dtype));
 }
 
 /* Values that no file has as they are: summed with LoRAs, expanded, or at an odd address. */
@@ -127,6 +127,7 @@ static int prepare(struct weight_loader *l, size_t i, const void *host, bool kep
     w->blocks = (struct tensor_blocks){0};
     if (t->expand && !l->list[i].changed) {
         w->blocks.expand = t->expand;
+        w->blocks.scale = t->scale;
         w->blocks.row_bytes = t->bytes / (size_t)(tensor_elements(w) / w->dims[w->rank - 1]);
         w->blocks.kept = kept;
     }
@@ -198,7 +199,9 @@ static struct tensor *make(struct weight_loader *l, const struct weights_entry *
         return NULL;
     }
     if (!t->usable) {
-        err_set(&l->err, -ENOTSUP, "%s: tensor '%s' is stored as %s, expected F32, BF16 or F16",
+        err_set(&l->err, -ENOTSUP,
+                "%s: tensor '%s' is stored as %s, which is not supported; take a file in F32, F16, "
+                "BF16, F8_E4M3 or F8_E5M2 or, of GGUF, Q4_0 to Q8_0 or Q2_K to Q6_K",
                 t->file, t->name, t->stored);
         return NULL;
     }
@@ -381,7 +384,7 @@ static int copy_f32(struct weight_loader *l, float *dst, int64_t count,
 {
     if (t->expand && (uint64_t)count == elements(t)) {
         if (!l->shapes_only)
-            t->expand(t->data, count, dst);
+            weights_entry_values(t, t->data, count, dst);
         l->parameters += (uint64_t)count;
         return 0;
     }

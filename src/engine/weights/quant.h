@@ -24,8 +24,8 @@ const struct quant_type *quant_find(uint32_t id);
 
 #define QUANT_LARGEST_BLOCK 256 /* values; every block_values divides it */
 
-/* Whole blocks, expanded and rounded to `dtype` (F32 or BF16). */
-void quant_values(void (*expand)(const void *blocks, int64_t values, float *out),
+/* Whole blocks, expanded, times `scale` (0: as they are) and rounded to `dtype` (F32 or BF16). */
+void quant_values(void (*expand)(const void *blocks, int64_t values, float *out), float scale,
                   const void *blocks, size_t bytes, int64_t values, enum dtype dtype, void *out);
 
 #endif

@@ -82,7 +82,7 @@ static size_t row_bytes(const struct weights_entry *t)
 /* Rows can be told apart: along the first of two or more dimensions, or plain numbers. */
 static int check_rows(struct renaming *r, const struct weights_entry *t, int parts)
 {
-    if (t->rank >= (t->expand ? 2 : 1) && t->dims[0] % parts == 0)
+    if (t->rank >= (t->element ? 1 : 2) && t->dims[0] % parts == 0)
         return 0;
     return err_set(r->e, -EINVAL,
                    FAULT "%d dimensions with %lld rows cannot be divided into %d equal parts",
@@ -135,10 +135,10 @@ static int swap_halves(struct renaming *r, struct weights_entry *t)
 
 static int transpose(struct renaming *r, struct weights_entry *t)
 {
-    if (t->rank != 2 || t->expand || !t->usable)
+    if (t->rank != 2 || !t->element)
         return err_set(r->e, -ENOTSUP, FAULT "%s of %d dimensions cannot be transposed", t->file,
                        t->name, t->stored, t->rank);
-    size_t rows = (size_t)t->dims[0], columns = (size_t)t->dims[1], one = dtype_size(t->dtype);
+    size_t rows = (size_t)t->dims[0], columns = (size_t)t->dims[1], one = t->element;
     char *data = new_data(r, t->bytes);
     if (!data)
         return err_nomem(r->e);

@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "base/str.h"
+#include "engine/weights/fp8.h"
 
 enum { LENGTH_BYTES = 8, MAX_RANK = 8 };
 
@@ -17,17 +18,27 @@ static const struct word {
     size_t bytes;
     bool usable;
     enum dtype dtype;
+    void (*expand)(const void *values, int64_t count, float *out);
 } words[] = {
-    {"F32", 4, true, DTYPE_F32},          {"BF16", 2, true, DTYPE_BF16},
-    {"F16", 2, true, DTYPE_F16},          {"F64", 8, false, DTYPE_F32},
-    {"I64", 8, false, DTYPE_F32},         {"I32", 4, false, DTYPE_F32},
-    {"I16", 2, false, DTYPE_F32},         {"I8", 1, false, DTYPE_F32},
-    {"U64", 8, false, DTYPE_F32},         {"U32", 4, false, DTYPE_F32},
-    {"U16", 2, false, DTYPE_F32},         {"U8", 1, false, DTYPE_F32},
-    {"BOOL", 1, false, DTYPE_F32},        {"C64", 8, false, DTYPE_F32},
-    {"F8_E4M3", 1, false, DTYPE_F32},     {"F8_E5M2", 1, false, DTYPE_F32},
-    {"F8_E8M0", 1, false, DTYPE_F32},     {"F8_E4M3FNUZ", 1, false, DTYPE_F32},
-    {"F8_E5M2FNUZ", 1, false, DTYPE_F32},
+    {"F32", 4, true, DTYPE_F32, NULL},
+    {"BF16", 2, true, DTYPE_BF16, NULL},
+    {"F16", 2, true, DTYPE_F16, NULL},
+    {"F8_E4M3", 1, true, DTYPE_F32, fp8_expand_e4m3},
+    {"F8_E5M2", 1, true, DTYPE_F32, fp8_expand_e5m2},
+    {"F64", 8, false, DTYPE_F32, NULL},
+    {"I64", 8, false, DTYPE_F32, NULL},
+    {"I32", 4, false, DTYPE_F32, NULL},
+    {"I16", 2, false, DTYPE_F32, NULL},
+    {"I8", 1, false, DTYPE_F32, NULL},
+    {"U64", 8, false, DTYPE_F32, NULL},
+    {"U32", 4, false, DTYPE_F32, NULL},
+    {"U16", 2, false, DTYPE_F32, NULL},
+    {"U8", 1, false, DTYPE_F32, NULL},
+    {"BOOL", 1, false, DTYPE_F32, NULL},
+    {"C64", 8, false, DTYPE_F32, NULL},
+    {"F8_E8M0", 1, false, DTYPE_F32, NULL},
+    {"F8_E4M3FNUZ", 1, false, DTYPE_F32, NULL},
+    {"F8_E5M2FNUZ", 1, false, DTYPE_F32, NULL},
 };
 
 static const struct word *find_word(const char *name)
@@ -107,6 +118,8 @@ static int read_entry(struct reader *r, struct weights_entry *t, const char *nam
     strcpy(t->stored, word->name);
     t->usable = word->usable;
     t->dtype = word->dtype;
+    t->element = word->bytes;
+    t->expand = word->expand;
     uint64_t elements = 0;
     int code = read_shape(r, t, json_object_get(info, "shape"), &elements);
     return code ? code : read_range(r, t, json_object_get(info, "data_offsets"), elements, word);
@@ -160,7 +173,8 @@ static int read_header(struct reader *r, json_t *root)
         if (code)
             return code;
     }
-    return check_cover(r);
+    int code = check_cover(r);
+    return code ? code : fp8_take_scales(s, r->e);
 }
 
 /* The header's length, checked against the file's and the limit; 0 with `e` set when wrong. */

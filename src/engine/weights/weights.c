@@ -15,6 +15,8 @@
 #include "base/file.h"
 #include "base/str.h"
 #include "engine/weights/file.h"
+#include "engine/weights/fp8.h"
+#include "engine/weights/quant.h"
 #include "engine/weights/rename.h"
 #include "engine/weights/synthetic.h"
 #include "engine/weights/usage.h"
@@ -158,6 +160,8 @@ static int check_index(const struct weights *w, json_t *map, struct err *e)
     json_object_foreach(map, tensor, value)
     {
         const struct weights_entry *t = weights_find(w, tensor);
+        if (!t && fp8_is_scale(tensor))
+            continue;
         AUTO_FREE char *path = beside(w->path, json_string_value(value));
         if (!path)
             return err_nomem(e);
@@ -355,6 +359,12 @@ uint64_t weights_bytes(const struct weights *w)
     for (size_t i = 0; i < w->count; i++)
         sum += w->entries[i]->bytes;
     return sum;
+}
+
+void weights_entry_values(const struct weights_entry *t, const void *from, int64_t values,
+                          float *out)
+{
+    quant_values(t->expand, t->scale, from, 0, values, DTYPE_F32, out);
 }
 
 /* Whole pages around a tensor: those of a mapping that nobody writes, which lose nothing. */

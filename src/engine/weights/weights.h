@@ -22,13 +22,20 @@ struct weights_entry {
     char stored[12];  /* the file's dtype word: "F32", "BF16", "F16", "I64" … */
     bool usable;      /* stored as F32, BF16 or F16, or can be expanded */
     enum dtype dtype;
+    size_t element; /* bytes of one value; 0: values are in blocks */
     int rank;
     int64_t dims[8];
     const void *data; /* mapped, and where the file says: maybe at an odd address */
     size_t bytes;
-    /* Quantized (GGUF): writes `values` numbers as fp32; NULL where the data is of `dtype`. */
+    /* Quantized (GGUF) or 8-bit floats: writes `values` numbers as fp32, not yet times `scale`;
+     * NULL where the data is of `dtype`. Callers take weights_entry_values. */
     void (*expand)(const void *blocks, int64_t values, float *out);
+    float scale; /* what the values are multiplied with; 0: nothing */
 };
+
+/* `values` numbers of an entry with `expand` as fp32; `from` points into its data, at a block. */
+void weights_entry_values(const struct weights_entry *t, const void *from, int64_t values,
+                          float *out);
 
 /* `path`: a file (.safetensors or an index), or a folder in which `stem` is looked for
  * ("diffusion_pytorch_model", "model"). -ENOENT where there is none, -EINVAL on a fault. */

@@ -1,0 +1,244 @@
+"""Small checkpoints of every family with configurations that nobody chose: widths, heads, layers, tokenizers,
+schedulers and the way they lie on the disk follow from a random.Random. Each maker writes a folder as
+save_pretrained does and returns the pipeline read from it again, in fp32."""
+import contextlib
+import io
+import json
+import os
+
+import torch
+import transformers
+from diffusers import (AutoencoderKL, AutoencoderKLFlux2, Flux2KleinPipeline, Flux2Transformer2DModel,
+                       FlowMatchEulerDiscreteScheduler, StableDiffusionInpaintPipeline, StableDiffusionPipeline,
+                       StableDiffusionXLInpaintPipeline, StableDiffusionXLPipeline, UNet2DConditionModel,
+                       ZImagePipeline, ZImageTransformer2DModel)
+import diffusers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+import clip_tokens
+
+WORDS = ("a the of in on with red blue green small large cat dog boat lamp tree river stone glass light photo painting "
+         "night morning winter cosy old quiet bright running sleeping über Straße café naïve señor русский лес 漢字 "
+         "don't we'll 4k 1950s f/1.8").split()
+QWEN_SPLIT = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
+              r"\s+(?!\S)|\s+")
+QWEN_TEMPLATE = ("{%- for m in messages %}{{- '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>' + '\n' }}"
+                 "{%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}"
+                 "{%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\n\n</think>\n\n' }}"
+                 "{%- endif %}{%- endif %}")
+
+
+def text(r, words):
+    return " ".join(r.choice(WORDS) for _ in range(words))
+
+
+def randomize(module, r):
+    """Every saved number anew, of a size that keeps signals as large as they are."""
+    g = torch.Generator().manual_seed(r.getrandbits(40))
+    saved = module.state_dict()
+    for name, p in [*module.named_parameters(), *module.named_buffers()]:
+        if name not in saved or not p.is_floating_point():
+            continue
+        if name.endswith("running_var"):
+            v = 0.5 + torch.rand(p.shape, generator=g)
+        elif p.ndim < 2:
+            v = 0.1 * torch.randn(p.shape, generator=g) + name.endswith("weight")
+        elif "embed_tokens" in name or "token_embedding" in name:
+            v = torch.randn(p.shape, generator=g)
+        else:
+            v = torch.randn(p.shape, generator=g) / p[0].numel()**0.5
+        p.data.copy_(v)
+    return module.eval()
+
+
+# ---- text ----
+
+def qwen_tokenizer(r):
+    t = Tokenizer(models.BPE())
+    t.normalizer = normalizers.NFC()
+    t.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(Regex(QWEN_SPLIT), "isolated"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    t.decoder, t.post_processor = decoders.ByteLevel(), processors.ByteLevel(trim_offsets=False)
+    t.train_from_iterator([text(r, 12) for _ in range(200)] + ["user\nassistant\n\n\n"], trainers.BpeTrainer(
+        vocab_size=r.randint(300, 900), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
+    t.add_special_tokens(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
+    t.add_tokens(["<think>", "</think>"])
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=t, pad_token="<|endoftext|>", eos_token="<|im_end|>", model_max_length=131072, padding_side="right")
+    fast.chat_template = QWEN_TEMPLATE
+    return fast
+
+
+def qwen(r, kind, vocabulary, layers):
+    groups, head = r.randint(1, 3), 2 * r.randint(3, 8)
+    theta = r.choice([1e4, 1e6, 5e6])
+    return randomize(kind(transformers.Qwen3Config(
+        vocab_size=vocabulary + r.randint(0, 20), hidden_size=8 * r.randint(3, 7), intermediate_size=r.randint(30, 90),
+        num_hidden_layers=layers, num_attention_heads=groups * r.randint(1, 3), num_key_value_heads=groups,
+        head_dim=head, max_position_embeddings=2048, rms_norm_eps=r.choice([1e-6, 1e-5]),
+        rope_parameters={"rope_theta": theta, "rope_type": "default"}, tie_word_embeddings=r.random() < 0.5)), r)
+
+
+def clip_tokenizer(r, folder, pad):
+    clip_tokens.CORPUS, clip_tokens.MERGES = [text(r, 12) for _ in range(20)], r.randint(30, 110)
+    vocabulary, merges = clip_tokens.train()
+    clip_tokens.write_folder(folder, vocabulary, merges, pad, r.random() < 0.5)
+    return transformers.CLIPTokenizer.from_pretrained(folder)
+
+
+def clip(r, kind, tokenizer, width, projection):
+    end = tokenizer.eos_token_id
+    heads = r.choice([h for h in (1, 2, 3, 4, 5) if width % h == 0])
+    return randomize(kind(transformers.CLIPTextConfig(
+        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=r.randint(30, 90),
+        num_hidden_layers=r.randint(2, 4), num_attention_heads=heads, max_position_embeddings=77,
+        hidden_act=r.choice(["quick_gelu", "gelu"]), projection_dim=projection, bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=r.choice([end, 2]), pad_token_id=1)), r)
+
+
+# ---- autoencoders and networks ----
+
+def vae(r, kind, **more):
+    levels, groups = r.randint(2, 4), r.choice([1, 2, 4])
+    widths = tuple(groups * r.randint(1, 4) for _ in range(levels))
+    return randomize(kind(
+        block_out_channels=widths, down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels, layers_per_block=r.randint(1, 2), norm_num_groups=groups,
+        sample_size=64, **more), r)
+
+
+def unet(r, text_width, channels, side, added):
+    levels, groups, heads_wide = r.randint(2, 4), r.choice([2, 4]), 4
+    widths = tuple(groups * heads_wide * r.randint(1, 3) for _ in range(levels))
+    attends = [r.random() < 0.6 for _ in range(levels)]
+    more = {}
+    if added:
+        more = {"addition_embed_type": "text_time", "addition_time_embed_dim": added[1],
+                "projection_class_embeddings_input_dim": added[0] + 6 * added[1],
+                "transformer_layers_per_block": [r.randint(1, 3) for _ in range(levels)]}
+    heads = [r.choice([h for h in (1, 2, 3, 4, 6) if w % h == 0]) for w in widths]
+    return randomize(UNet2DConditionModel(
+        block_out_channels=widths, layers_per_block=r.randint(1, 2), norm_num_groups=groups, in_channels=channels,
+        down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends),
+        up_block_types=tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
+        attention_head_dim=heads, cross_attention_dim=text_width, sample_size=side,
+        use_linear_projection=r.random() < 0.5, upcast_attention=r.random() < 0.2, **more), r)
+
+
+# ---- schedulers ----
+
+def noise_scheduler(r):
+    config = {"beta_start": r.choice([0.00085, 0.001]), "beta_end": r.choice([0.012, 0.0145]),
+              "beta_schedule": r.choice(["scaled_linear", "scaled_linear", "linear"]), "num_train_timesteps": 1000,
+              "steps_offset": r.choice([0, 1])}
+    spacing = r.choice(["leading", "trailing", "linspace"])
+    prediction = r.choice(["epsilon", "epsilon", "v_prediction"])
+    kind = r.choice(["EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "DPMSolverMultistepScheduler",
+                     "DDIMScheduler", "PNDMScheduler", "UniPCMultistepScheduler", "LCMScheduler"])
+    more = {"EulerDiscreteScheduler": {"use_karras_sigmas": r.random() < 0.3, "timestep_spacing": spacing,
+                                       "final_sigmas_type": r.choice(["zero", "zero", "sigma_min"])},
+            "EulerAncestralDiscreteScheduler": {"timestep_spacing": spacing},
+            "DPMSolverMultistepScheduler": {"use_karras_sigmas": r.random() < 0.4, "timestep_spacing": spacing,
+                                            "solver_order": r.choice([1, 2, 2, 3]), "solver_type": r.choice(["midpoint", "heun"]),
+                                            "lower_order_final": r.random() < 0.7, "euler_at_final": r.random() < 0.3},
+            "DDIMScheduler": {"clip_sample": r.random() < 0.2, "set_alpha_to_one": r.random() < 0.5, "timestep_spacing": spacing,
+                              "rescale_betas_zero_snr": prediction == "v_prediction" and r.random() < 0.4},
+            "PNDMScheduler": {"skip_prk_steps": True, "set_alpha_to_one": r.random() < 0.5,
+                              "timestep_spacing": r.choice(["leading", "trailing", "linspace"])},
+            "UniPCMultistepScheduler": {"solver_order": r.choice([1, 2, 3]), "solver_type": r.choice(["bh1", "bh2"]),
+                                        "timestep_spacing": spacing, "use_karras_sigmas": r.random() < 0.3,
+                                        "lower_order_final": r.random() < 0.7},
+            "LCMScheduler": {"set_alpha_to_one": r.random() < 0.5}}[kind]
+    return getattr(diffusers, kind).from_config({**config, "prediction_type": prediction, **more})
+
+
+def flow_scheduler(r):
+    return FlowMatchEulerDiscreteScheduler(
+        num_train_timesteps=1000, shift=r.choice([1.0, 3.0, 6.0, 2.5]), use_dynamic_shifting=r.random() < 0.5,
+        base_shift=0.5, max_shift=1.15, base_image_seq_len=256, max_image_seq_len=4096)
+
+
+# ---- on the disk ----
+
+def stored(r, pipe, folder, kind):
+    """Saves the pipeline as people have them: whole or in shards, fp32, bf16, fp16, as a variant."""
+    dtype = r.choice([torch.float32, torch.float32, torch.bfloat16, torch.float16])
+    more = {}
+    if r.random() < 0.3:
+        more["max_shard_size"] = "60KB"
+    if dtype == torch.float16 and r.random() < 0.7:
+        more["variant"] = "fp16"
+    with contextlib.redirect_stderr(io.StringIO()):
+        pipe.to(dtype).save_pretrained(folder, **more)
+        again = kind.from_pretrained(folder, torch_dtype=torch.float32, variant=more.get("variant"))
+    again.set_progress_bar_config(disable=True)
+    print(f"   {folder}: {dtype} {more} {type(again.scheduler).__name__}", flush=True)
+    return again
+
+
+def klein(r, folder):
+    tokenizer = qwen_tokenizer(r)
+    encoder = qwen(r, transformers.Qwen3ForCausalLM, len(tokenizer), r.randint(27, 29))
+    latent = r.choice([2, 4, 8])
+    axes = [2 * r.randint(1, 3) for _ in range(4)]
+    transformer = randomize(Flux2Transformer2DModel(
+        patch_size=1, in_channels=4 * latent, num_layers=r.randint(1, 2), num_single_layers=r.randint(1, 3),
+        attention_head_dim=sum(axes), num_attention_heads=r.choice([1, 2, 3, 5]), axes_dims_rope=axes,
+        joint_attention_dim=3 * encoder.config.hidden_size, timestep_guidance_channels=r.choice([32, 256]),
+        mlp_ratio=r.choice([2.0, 3.0, 2.5]), rope_theta=r.choice([2000, 500]), guidance_embeds=False), r)
+    pipe = Flux2KleinPipeline(
+        scheduler=flow_scheduler(r) if r.random() < 0.3 else FlowMatchEulerDiscreteScheduler(
+            shift=3.0, use_dynamic_shifting=True, base_image_seq_len=256, max_image_seq_len=4096, max_shift=1.15),
+        vae=vae(r, AutoencoderKLFlux2, latent_channels=latent), text_encoder=encoder, tokenizer=tokenizer,
+        transformer=transformer, is_distilled=r.random() < 0.5)
+    return stored(r, pipe, folder, Flux2KleinPipeline)
+
+
+def zimage(r, folder):
+    tokenizer = qwen_tokenizer(r)
+    encoder = qwen(r, transformers.Qwen3Model, len(tokenizer), r.randint(2, 5))
+    heads, axes = r.choice([1, 2, 3, 5]), [2 * r.randint(1, 4) for _ in range(3)]
+    transformer = randomize(ZImageTransformer2DModel(
+        in_channels=16, dim=heads * sum(axes), n_layers=r.randint(1, 3), n_refiner_layers=r.randint(1, 2), n_heads=heads,
+        n_kv_heads=heads, norm_eps=1e-5, cap_feat_dim=encoder.config.hidden_size, rope_theta=256.0, t_scale=1000.0,
+        axes_dims=axes, axes_lens=[1536, 512, 512]), r)
+    pipe = ZImagePipeline(
+        scheduler=flow_scheduler(r), text_encoder=encoder, tokenizer=tokenizer, transformer=transformer,
+        vae=vae(r, AutoencoderKL, latent_channels=16, use_quant_conv=False, use_post_quant_conv=False,
+                scaling_factor=0.3611, shift_factor=0.1159))
+    return stored(r, pipe, folder, ZImagePipeline)
+
+
+def channels_of(r, kinds):
+    return (9, kinds[1]) if r.random() < 0.3 else (4, kinds[0])
+
+
+def sd(r, folder):
+    width = 4 * r.randint(4, 9)
+    tokenizer = clip_tokenizer(r, f"{folder}-tokenizer", r.choice(["<|endoftext|>", "!"]))
+    channels, kind = channels_of(r, (StableDiffusionPipeline, StableDiffusionInpaintPipeline))
+    pipe = kind(
+        scheduler=noise_scheduler(r), tokenizer=tokenizer,
+        text_encoder=clip(r, transformers.CLIPTextModel, tokenizer, width, width),
+        unet=unet(r, width, channels, 8, None), vae=vae(r, AutoencoderKL, latent_channels=4, scaling_factor=0.18215),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+    return stored(r, pipe, folder, kind)
+
+
+def sdxl(r, folder):
+    first, second, projection = 4 * r.randint(4, 9), 4 * r.randint(4, 9), r.choice([16, 20, 33])
+    tokenizer = clip_tokenizer(r, f"{folder}-tokenizer", "<|endoftext|>")
+    tokenizer_2 = clip_tokenizer(r, f"{folder}-tokenizer2", "!")
+    channels, kind = channels_of(r, (StableDiffusionXLPipeline, StableDiffusionXLInpaintPipeline))
+    pipe = kind(
+        scheduler=noise_scheduler(r), tokenizer=tokenizer, tokenizer_2=tokenizer_2,
+        text_encoder=clip(r, transformers.CLIPTextModel, tokenizer, first, first),
+        text_encoder_2=clip(r, transformers.CLIPTextModelWithProjection, tokenizer_2, second, projection),
+        unet=unet(r, first + second, channels, 16, (projection, r.choice([8, 32]))),
+        vae=vae(r, AutoencoderKL, latent_channels=4, scaling_factor=0.13025),
+        force_zeros_for_empty_prompt=r.random() < 0.5, add_watermarker=False)
+    return stored(r, pipe, folder, kind)
+
+
+MAKERS = {"klein": klein, "zimage": zimage, "sdxl": sdxl, "sd": sd}
