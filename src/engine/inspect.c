@@ -11,6 +11,7 @@
 #include "base/cleanup.h"
 #include "base/str.h"
 #include "engine/model.h"
+#include "engine/upscale/network.h"
 
 #define MAX_UNUSED_NAMED 64
 
@@ -109,6 +110,45 @@ static void add_missing(json_t *j, struct checkpoint *c, const char *name)
             j, json_pack("{s:s, s:b, s:o}", "name", name, "found", 0, "error", text(e.text)));
 }
 
+/* ---- networks that enlarge ---- */
+
+/* Opens network `i` of a checkpoint and asks for all its tensors; false where there is none. What
+ * is wrong with it is in `e`. */
+static bool open_upscaler(struct checkpoint *c, int i, struct part *p, struct err *e)
+{
+    struct upscale_network *n = NULL;
+    struct stat st;
+    AUTO_FREE char *folder = checkpoint_file(c, upscale_parts[i]);
+    *p = (struct part){0};
+    *e = (struct err){0};
+    if (!folder || stat(folder, &st) != 0 || !c->backend)
+        return false;
+    if (part_open(p, folder, upscale_parts[i], UPSCALE_STEM, e) == 0) {
+        p->loader.backend = c->backend;
+        p->loader.compute = DTYPE_F32;
+        p->loader.shapes_only = true;
+        upscale_network_load(p, &n, e);
+    }
+    snprintf(p->name, sizeof(p->name), "%s", upscale_parts[i]);
+    upscale_network_free(n);
+    return true;
+}
+
+static void add_upscalers(json_t *parts, struct checkpoint *c)
+{
+    for (int i = 0; i < UPSCALE_NETWORKS; i++) {
+        struct err e;
+        struct part p;
+        if (!open_upscaler(c, i, &p, &e))
+            continue;
+        json_t *j = part_json(&p, &e);
+        if (p.config)
+            json_object_set_new(j, "scale", json_integer(config_int(p.config, "scale", 0, 0, 64)));
+        json_array_append_new(parts, j);
+        part_close(&p);
+    }
+}
+
 static json_t *parts_json(struct checkpoint *c)
 {
     static const struct {
@@ -131,6 +171,7 @@ static json_t *parts_json(struct checkpoint *c)
             json_array_append_new(j, unopened_json(c, usual[i].name, usual[i].stem));
     for (size_t i = 0; i < ARRAY_LEN(tokenizers) && c->index; i++)
         add_missing(j, c, tokenizers[i]);
+    add_upscalers(j, c);
     return j;
 }
 
@@ -279,6 +320,17 @@ static int verify_part(const struct part *p, struct err *e)
     return 0;
 }
 
+static int verify_upscaler(struct checkpoint *c, int i, struct err *e)
+{
+    struct part p;
+    struct err fault;
+    if (!open_upscaler(c, i, &p, &fault))
+        return 0;
+    int rc = fault.code ? err_set(e, fault.code, "%s", fault.text) : verify_part(&p, e);
+    part_close(&p);
+    return rc;
+}
+
 int omni_verify(const char *path, const struct omni_load_options *options, struct err *e)
 {
     struct omni_model m;
@@ -291,6 +343,8 @@ int omni_verify(const char *path, const struct omni_load_options *options, struc
         rc = 0; /* a single file is whole without the parts that lie elsewhere */
     for (int i = 0; i < m.checkpoint.part_count && rc == 0; i++)
         rc = verify_part(&m.checkpoint.parts[i], e);
+    for (int i = 0; i < UPSCALE_NETWORKS && rc == 0; i++)
+        rc = verify_upscaler(&m.checkpoint, i, e);
     model_close(&m);
     return rc;
 }

@@ -28,5 +28,7 @@ struct omni_model {
 int model_open(struct omni_model *m, const char *path, const struct omni_load_options *options,
                bool shapes_only, struct err *e);
 void model_close(struct omni_model *m);
+/* The type of products that a precision means on a device. */
+int model_compute(const struct device *d, enum omni_precision p, enum dtype *out, struct err *e);
 
 #endif

@@ -93,7 +93,7 @@ static void add_line(struct parts *p, char *line)
     det_part_add(part_named(p, part), rank, dims, "%s", name);
 }
 
-static void write_parts(const char *golden, const char *to)
+void golden_write_parts(const char *golden, const char *to)
 {
     struct parts p = {0};
     size_t size;
@@ -120,7 +120,7 @@ void golden_build(const char *golden, const char *tokenizer, char *out)
     copy(golden, out, "", "model_index.json");
     copy(golden, out, "scheduler", "scheduler/scheduler_config.json");
     link_tokenizers(tokenizer, out);
-    write_parts(golden, out);
+    golden_write_parts(golden, out);
 }
 
 static int integer(const json_t *row, const char *key)

@@ -15,6 +15,8 @@
  * `tokenizer`_2, where there is one, as its second; the path into out[64]. file_remove_tree() ends
  * it. Fails the test on error. */
 void golden_build(const char *golden, const char *tokenizer, char *out);
+/* Its parts alone, into the folder `to`. */
+void golden_write_parts(const char *golden, const char *to);
 /* Draws every case in fp32 and fails the test where a picture is less than `least_db` like it. */
 void golden_check(const char *golden, const char *tokenizer, double least_db);
 
