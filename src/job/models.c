@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "job/registry.h"
+#include "job/upscalers.h"
 
 #define SHARE_OF_MEMORY 0.7 /* of the machine, where the operator names no budget */
 #define SCAN_DEPTH      3
@@ -33,6 +34,7 @@ struct models {
     uint64_t budget;
     int threads;
     uint64_t clock;
+    struct upscalers upscalers;
     struct model **list; /* only ever grows: pointers to models stay valid */
     int count;
     /* Guards what the reports read; the worker alone writes. */
@@ -76,6 +78,7 @@ void models_free(struct models *m)
         free(m->list[i]);
     }
     free(m->list);
+    upscalers_free(&m->upscalers);
     pthread_mutex_destroy(&m->lock);
     free(m);
 }
@@ -92,7 +95,7 @@ const struct omni_model_info *model_info(const struct model *m)
 
 static uint64_t loaded_bytes(const struct models *m, const struct model *but)
 {
-    uint64_t sum = 0;
+    uint64_t sum = upscalers_bytes(&m->upscalers);
     for (int i = 0; i < m->count; i++)
         if (m->list[i]->handle && m->list[i] != but)
             sum += m->list[i]->weight_bytes;
@@ -340,7 +343,7 @@ int models_room(struct models *m, const struct model *model, uint64_t bytes, str
 {
     if (make_room(m, model, bytes))
         return 0;
-    return no_room(m, "the result", bytes, model->weight_bytes, e);
+    return no_room(m, "the result", bytes, model ? model->weight_bytes : 0, e);
 }
 
 int models_generate(struct models *m, struct model *model, const struct omni_request *requests,
@@ -351,6 +354,15 @@ int models_generate(struct models *m, struct model *model, const struct omni_req
         m->generator.generate(model->handle, requests, count, callbacks, results, timings, e);
     pthread_mutex_lock(&m->lock);
     model->weight_bytes = m->generator.info(model->handle)->weight_bytes; /* LoRAs come and go */
+    pthread_mutex_unlock(&m->lock);
+    return code;
+}
+
+int models_upscaler(struct models *m, const struct profile *p, struct omni_upscaler **out,
+                    struct err *e)
+{
+    pthread_mutex_lock(&m->lock); /* reports count their bytes */
+    int code = upscalers_get(&m->upscalers, p, *m->device ? m->device : NULL, m->threads, out, e);
     pthread_mutex_unlock(&m->lock);
     return code;
 }

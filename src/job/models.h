@@ -31,12 +31,17 @@ const struct omni_model_info *model_info(const struct model *m);
  * -EINVAL: the model cannot do this. */
 int models_admit(struct models *m, struct model *model, const struct omni_request *requests,
                  int count, int *fit, uint64_t *bytes, struct err *e);
-/* Is there room for `bytes` of pixels beside this model? -ENOMEM names bytes needed and available.
- */
+/* Is there room for `bytes` of pixels beside this model (NULL: none)? -ENOMEM names bytes needed
+ * and available. */
 int models_room(struct models *m, const struct model *model, uint64_t bytes, struct err *e);
 int models_generate(struct models *m, struct model *model, const struct omni_request *requests,
                     int count, const struct omni_callbacks *callbacks, struct omni_result *results,
                     struct omni_timings *timings, struct err *e);
+
+/* The networks that enlarge for a profile with an upscaler_model, loaded if need be. */
+struct omni_upscaler;
+int models_upscaler(struct models *m, const struct profile *p, struct omni_upscaler **out,
+                    struct err *e);
 
 /* Does the profile's model load, as far as known? false: `why` has the sentence. */
 bool models_available(struct models *m, const struct profile *p, struct err *why);

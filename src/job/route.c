@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "job/enlarge.h"
 #include "job/loras.h"
 #include "job/modes.h"
 #include "job/reference.h"
@@ -23,6 +24,19 @@ static void keep_info(struct run *r, const struct omni_model_info *info)
     }
 }
 
+/* A long clip at its full size, or enlarging it, may need more than the model itself: known before
+ * any work. */
+static int result_room(struct run *r, struct err *e)
+{
+    const struct request *q = &r->request;
+    uint64_t pixels = (uint64_t)q->width * (uint64_t)q->height * 3, more;
+    int code = run_enlarge_bytes(r, r->draw_width, r->draw_height, q->width, q->height, &more, e);
+    if (code)
+        return code;
+    pixels *= (uint64_t)q->frames * (uint64_t)q->count;
+    return models_room(r->models, r->model, pixels + more, e);
+}
+
 static int route_to_model(struct run *r, struct err *e)
 {
     struct request *q = &r->request;
@@ -39,9 +53,7 @@ static int route_to_model(struct run *r, struct err *e)
                        r->where, q->steps, p->max_steps, p->name);
     size_to_draw(q->width, q->height, p->native_width, p->native_height, r->info.size_multiple,
                  &r->draw_width, &r->draw_height);
-    /* a long clip at its full size may need more than the model itself: known before any work */
-    uint64_t pixels = (uint64_t)q->width * (uint64_t)q->height * 3;
-    code = models_room(r->models, r->model, pixels * (uint64_t)q->frames * (uint64_t)q->count, e);
+    code = result_room(r, e);
     return code ? code : references_read(r, e);
 }
 
