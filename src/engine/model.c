@@ -89,6 +89,7 @@ static void fill_info(struct omni_model *m)
     i->guided = t->guided;
     i->has_video = t->max_frames > 1;
     i->reads_references = t->images.references;
+    i->reads_first_frame = t->images.first_frame;
     i->max_prompt_tokens = t->max_prompt_tokens;
 }
 

@@ -55,6 +55,9 @@ struct omni_model_info {
     /* image_to_image reads pictures beside the drawing, at sizes of their own and without strength;
      * else drawing starts from the one picture, made the request's size. */
     bool reads_references;
+    /* image_to_video reads its picture beside every frame, without strength; else the picture is
+     * the first frame. */
+    bool reads_first_frame;
     int max_prompt_tokens;
     /* Over the model's files in order: names, sizes and contents; of files over 64 MiB the first
      * MiB and 256 samples of 64 KiB, so that loading stays fast (engine/fingerprint.h). */
