@@ -19,7 +19,8 @@ static void fill(const struct rope *r, const float *positions, int64_t tokens, f
     for (int64_t t = 0; t < tokens; t++)
         for (int a = 0; a < r->axes; a++)
             for (int k = 0; k < r->dims[a]; k += 2) {
-                double angle = (double)positions[t * r->axes + a] * pow(r->theta, -(double)k / r->dims[a]);
+                double angle =
+                    (double)positions[t * r->axes + a] * pow(r->theta, -(double)k / r->dims[a]);
                 *c++ = (float)cos(angle);
                 *s++ = (float)sin(angle);
             }

@@ -5,9 +5,9 @@
  *     model_index.json, scheduler/, PART/config.json    as in the hub's layout
  *     tensors.txt                                       "PART NAME DIM DIM …" a line
  *     cases.json      [{file, prompt, width, height, steps, guidance, seed}], and where it is not
- *                     left out negative_prompt, scheduler, mode, frames, loop, strength, images [[width,
- *                     height, k]] and mask [width, height, k] (see pictures.h)
- *     FILE.rgb                                          8-bit pixels, frame after frame */
+ *                     left out negative_prompt, scheduler, mode, frames, loop, strength, images
+ *                     [[width, height, k]] and mask [width, height, k] (see pictures.h)
+ *     FILE.rgb        8-bit pixels, frame after frame */
 #ifndef TESTS_GOLDEN_H
 #define TESTS_GOLDEN_H
 
