@@ -109,7 +109,7 @@ static struct tensor *turned(struct ops *o, struct tensor *x, int by)
 static int turn_at(const struct run *r, int step)
 {
     int frames = r->requests[0].latent.frames;
-    if (!r->requests[0].ask->loop || frames < 2)
+    if (!r->requests[0].ask->loop || frames < 2 || r->m->traits.own_times)
         return 0;
     int stride = (int)(frames * 0.381966) + 1;
     return (int)((int64_t)step * stride % frames);

@@ -9,7 +9,9 @@
 
 #include "base/cleanup.h"
 #include "base/str.h"
+#include "engine/model.h"
 #include "engine/residency.h"
+#include "engine/upscale/network.h"
 
 #define MAX_UNUSED_NAMED 64
 
@@ -108,6 +110,23 @@ static void add_missing(json_t *j, struct checkpoint *c, const char *name)
             j, json_pack("{s:s, s:b, s:o}", "name", name, "found", 0, "error", text(e.text)));
 }
 
+/* ---- networks that enlarge ---- */
+
+static void add_upscalers(json_t *parts, struct checkpoint *c)
+{
+    for (int i = 0; i < UPSCALE_NETWORKS; i++) {
+        struct err e;
+        struct part p;
+        if (!upscale_network_look(c, i, &p, &e))
+            continue;
+        json_t *j = part_json(&p, &e);
+        if (p.config)
+            json_object_set_new(j, "scale", json_integer(config_int(p.config, "scale", 0, 0, 64)));
+        json_array_append_new(parts, j);
+        part_close(&p);
+    }
+}
+
 static json_t *parts_json(struct checkpoint *c)
 {
     static const struct {
@@ -130,6 +149,7 @@ static json_t *parts_json(struct checkpoint *c)
             json_array_append_new(j, unopened_json(c, usual[i].name, usual[i].stem));
     for (size_t i = 0; i < ARRAY_LEN(tokenizers) && c->index; i++)
         add_missing(j, c, tokenizers[i]);
+    add_upscalers(j, c);
     return j;
 }
 

@@ -30,24 +30,29 @@ const char *omni_precision_name(enum omni_precision p)
     return (size_t)p < ARRAY_LEN(precision_names) ? precision_names[p] : "unknown";
 }
 
-static int choose_compute(struct omni_model *m, enum omni_precision p, struct err *e)
+int model_compute(const struct device *d, enum omni_precision p, enum dtype *out, struct err *e)
 {
-    bool cpu = strcmp(m->device.name, "cpu") == 0;
     switch (p) {
     case OMNI_AUTO:
-        m->checkpoint.compute = cpu ? cpu_fastest_compute(m->device.backend) : DTYPE_BF16;
-        break;
+        *out = strcmp(d->name, "cpu") == 0 ? cpu_fastest_compute(d->backend) : DTYPE_BF16;
+        return 0;
     case OMNI_FP32:
-        m->checkpoint.compute = DTYPE_F32;
-        break;
+        *out = DTYPE_F32;
+        return 0;
     case OMNI_BF16:
-        m->checkpoint.compute = DTYPE_BF16;
-        break;
+        *out = DTYPE_BF16;
+        return 0;
     default:
         return err_set(e, -EINVAL,
                        "precision %s is not possible on %s; expected auto, fp32 or bf16",
-                       omni_precision_name(p), m->device.name);
+                       omni_precision_name(p), d->name);
     }
+}
+
+static int choose_compute(struct omni_model *m, enum omni_precision p, struct err *e)
+{
+    if (model_compute(&m->device, p, &m->checkpoint.compute, e) != 0)
+        return e->code;
     m->info.precision = m->checkpoint.compute == DTYPE_BF16 ? "bf16" : "fp32";
     return 0;
 }
@@ -82,6 +87,7 @@ static void fill_info(struct omni_model *m)
     i->guided = t->guided;
     i->has_video = t->max_frames > 1;
     i->reads_references = t->images.references;
+    i->reads_first_frame = t->images.first_frame;
     i->max_prompt_tokens = t->max_prompt_tokens;
 }
 

@@ -59,6 +59,9 @@ struct omni_model_info {
     /* image_to_image reads pictures beside the drawing, at sizes of their own and without strength;
      * else drawing starts from the one picture, made the request's size. */
     bool reads_references;
+    /* image_to_video reads its picture beside every frame, without strength; else the picture is
+     * the first frame. */
+    bool reads_first_frame;
     int max_prompt_tokens;
     /* Over the model's files in order: names, sizes and contents; of files over 64 MiB the first
      * MiB and 256 samples of 64 KiB, so that loading stays fast (engine/fingerprint.h). */
@@ -179,6 +182,30 @@ int omni_plan(struct omni_model *m, const struct omni_request *requests, int cou
 int omni_generate(struct omni_model *m, const struct omni_request *requests, int count,
                   const struct omni_callbacks *callbacks, struct omni_result *results,
                   struct omni_timings *timings, struct err *e);
+
+/* Networks that enlarge pictures: the parts upscaler/ and upscaler_x2/ (which may be missing) of a
+ * checkpoint in the hub's layout. */
+struct omni_upscaler;
+int omni_upscaler_load(const char *path, const struct omni_load_options *options,
+                       struct omni_upscaler **out, struct err *e);
+void omni_upscaler_free(struct omni_upscaler *u);
+uint64_t omni_upscaler_bytes(const struct omni_upscaler *u); /* of the weights */
+/* How many times the networks should enlarge a picture that is wanted `times` as large: as often
+ * as leaves a filter to enlarge the rest by at most a half, or to make it smaller. 1: not. */
+int omni_upscaler_factor(const struct omni_upscaler *u, double times);
+/* Peak bytes beyond the weights and the result. */
+int omni_upscale_plan(const struct omni_upscaler *u, int width, int height, int factor,
+                      uint64_t *bytes, struct err *e);
+struct omni_upscale {
+    const struct picture *in; /* borrowed */
+    int factor;               /* as omni_upscaler_factor says */
+    void *ctx;
+    bool (*cancelled)(void *ctx); /* may be NULL */
+    /* Takes frame `index`, enlarged, and valid until it returns; other than 0 ends the call. */
+    int (*frame)(void *ctx, int index, const struct picture *large, struct err *e);
+};
+/* All frames of a clip, one after the other. -ECANCELED, -ENOMEM, -EINVAL (sizes). */
+int omni_upscale(const struct omni_upscaler *u, const struct omni_upscale *job, struct err *e);
 
 /* What a path holds, for `omnifs models`. JSON object (heap, caller frees): family, variant, parts
  * with found/missing, parameters, dtypes, unused tensors, bytes of weights in memory (all, by

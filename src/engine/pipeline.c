@@ -107,9 +107,9 @@ static void encode(struct run *r)
 
 /* ---- noise ---- */
 
-struct tensor *run_noise(struct run *r, int i)
+/* The next noise of `l`, in the order of latents. */
+static struct tensor *draw_noise(struct run *r, int i, const struct latent_shape *l)
 {
-    const struct latent_shape *l = &r->requests[i].latent;
     static const int frame_major[5] = {0, 1, 3, 4, 2}, channel_major[5] = {0, 2, 3, 4, 1};
     size_t n = (size_t)l->frames * (size_t)l->channels * (size_t)l->height * (size_t)l->width;
     AUTO_FREE float *values = NULL;
@@ -126,6 +126,22 @@ struct tensor *run_noise(struct run *r, int i)
     struct tensor *drawn =
         op_from_host(r->o, DTYPE_F32, SHAPE(1, outer, inner, l->height, l->width), values);
     return op_permute(r->o, drawn, l->frame_major ? frame_major : channel_major);
+}
+
+struct tensor *run_noise(struct run *r, int i)
+{
+    const struct latent_shape *l = &r->requests[i].latent;
+    if (!r->m->traits.same_noise || l->frames == 1)
+        return draw_noise(r, i, l);
+    struct latent_shape one = *l;
+    one.frames = 1;
+    struct tensor *all = run_latents(r, 1);
+    ops_mark mark = ops_push(r->o);
+    struct tensor *noise = draw_noise(r, i, &one);
+    for (int f = 0; f < l->frames; f++)
+        op_copy(r->o, op_slice(r->o, all, 1, f, 1), noise);
+    ops_pop(r->o, mark);
+    return all;
 }
 
 struct tensor *run_latents(struct run *r, int n)
@@ -241,7 +257,7 @@ static int make_schedule(struct run *r, struct err *e)
 {
     const struct resolved_request *q = &r->requests[0];
     const struct family *f = r->m->family;
-    double mu = f->mu ? f->mu(&q->schedule, &q->latent, q->steps) : 0;
+    double mu = f->mu ? f->mu(r->m->state, &q->schedule, &q->latent, q->steps) : 0;
     return schedule_make_from(&q->schedule, q->steps, q->first, mu, &r->schedule, e);
 }
 

@@ -13,6 +13,7 @@ struct image_use {
     bool blend;     /* after every step it is put back where the mask keeps it */
     bool beside;    /* what the mask keeps of it, and the mask, are channels beside the latent */
     int references; /* so many pictures are read beside the drawing; the source is the first */
+    bool as_drawn;  /* these have the drawing's size rather than their own */
 };
 
 struct resolved_request {

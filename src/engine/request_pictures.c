@@ -75,13 +75,14 @@ int request_plan_pictures(const struct omni_model *m, const struct omni_request 
     struct image_use *u = &q->images;
     if (check_pictures(m, r, e) != 0 || r->image_count == 0)
         return e->code;
-    u->references = t->references && !clip ? r->image_count : 0;
+    u->as_drawn = clip && t->first_frame;
+    u->references = (clip ? t->first_frame : t->references) ? r->image_count : 0;
     u->beside = inpaint && t->beside;
-    u->blend = clip || (inpaint && !t->beside);
+    u->blend = (clip && !t->first_frame) || (inpaint && !t->beside);
     /* noise schedules never reach pure noise, so their pipelines take it where all is redrawn */
     u->start = inpaint ? q->schedule.flow || r->strength < 1 : !u->references;
     u->source = u->start || u->blend;
-    for (int i = inpaint; i < u->references; i++)
+    for (int i = inpaint; i < u->references && !u->as_drawn; i++)
         if (check_reference(m, &r->images[i], i, e) != 0)
             return e->code;
     return inpaint || u->start ? check_strength(r, q, e) : 0;
@@ -94,7 +95,7 @@ bool request_pictures_alike(const struct omni_model *m, const struct resolved_re
     if (a->first != b->first || a->images.start != b->images.start ||
         a->images.references != b->images.references)
         return false;
-    for (int i = a->images.source; i < a->images.references; i++) {
+    for (int i = a->images.source; i < a->images.references && !a->images.as_drawn; i++) {
         int size[2][2];
         picture_reference_size(&a->ask->images[i], multiple, &size[0][0], &size[0][1]);
         picture_reference_size(&b->ask->images[i], multiple, &size[1][0], &size[1][1]);

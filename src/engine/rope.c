@@ -14,18 +14,19 @@ static int64_t rope_pairs(const struct rope *r)
     return pairs;
 }
 
-static void fill(const struct rope *r, const int32_t *positions, int64_t tokens, float *c, float *s)
+static void fill(const struct rope *r, const float *positions, int64_t tokens, float *c, float *s)
 {
     for (int64_t t = 0; t < tokens; t++)
         for (int a = 0; a < r->axes; a++)
             for (int k = 0; k < r->dims[a]; k += 2) {
-                double angle = positions[t * r->axes + a] * pow(r->theta, -(double)k / r->dims[a]);
+                double angle =
+                    (double)positions[t * r->axes + a] * pow(r->theta, -(double)k / r->dims[a]);
                 *c++ = (float)cos(angle);
                 *s++ = (float)sin(angle);
             }
 }
 
-void rope_tables(struct ops *o, const struct rope *r, const int32_t *positions, int64_t tokens,
+void rope_tables(struct ops *o, const struct rope *r, const float *positions, int64_t tokens,
                  struct tensor **cos_out, struct tensor **sin_out)
 {
     *cos_out = *sin_out = NULL;

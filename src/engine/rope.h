@@ -18,7 +18,7 @@ struct rope {
 
 /* cos and sin [tokens, head/2] for positions [tokens, axes] (host; NULL while
  * planning). Failures stick to `o`. */
-void rope_tables(struct ops *o, const struct rope *r, const int32_t *positions, int64_t tokens,
+void rope_tables(struct ops *o, const struct rope *r, const float *positions, int64_t tokens,
                  struct tensor **cos, struct tensor **sin);
 
 #endif

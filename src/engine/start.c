@@ -86,14 +86,20 @@ static struct tensor *read_references(struct run *r, int k)
     const struct latent_shape *l = &r->requests[0].latent;
     if (k == 0 && r->clean)
         return r->clean;
+    bool as_drawn = r->requests[0].images.as_drawn;
     picture_reference_size(&r->requests[0].ask->images[k], multiple, &width, &height);
+    if (as_drawn) {
+        width = r->requests[0].ask->width;
+        height = r->requests[0].ask->height;
+    }
     struct tensor *all =
         op_empty(o, DTYPE_F32,
                  SHAPE(r->count, 1, height * l->height / r->requests[0].ask->height,
                        width * l->width / r->requests[0].ask->width, l->channels));
     for (int i = 0; i < r->count && !run_failed(r); i++) {
         ops_mark mark = ops_push(o);
-        op_copy(o, of_request(r, all, i), read_image(r, i, run_reference(r, i, k)));
+        op_copy(o, of_request(r, all, i),
+                read_image(r, i, as_drawn ? run_source(r, i, false) : run_reference(r, i, k)));
         ops_pop(o, mark);
     }
     return all;

@@ -9,6 +9,7 @@
 #include "base/cleanup.h"
 #include "base/str.h"
 #include "engine/model.h"
+#include "engine/upscale/network.h"
 #include "engine/sums.h"
 
 /* ---- tensors ---- */
@@ -63,6 +64,17 @@ static int verify_part(const struct part *p, struct err *e)
     return 0;
 }
 
+static int verify_upscaler(struct checkpoint *c, int i, struct err *e)
+{
+    struct part p;
+    struct err fault;
+    if (!upscale_network_look(c, i, &p, &fault))
+        return 0;
+    int rc = fault.code ? err_set(e, fault.code, "%s", fault.text) : verify_part(&p, e);
+    part_close(&p);
+    return rc;
+}
+
 int omni_verify(const char *path, const struct omni_load_options *options, struct err *e)
 {
     struct omni_model m;
@@ -75,6 +87,8 @@ int omni_verify(const char *path, const struct omni_load_options *options, struc
         rc = 0; /* a single file is whole without the parts that lie elsewhere */
     for (int i = 0; i < m.checkpoint.part_count && rc == 0; i++)
         rc = verify_part(&m.checkpoint.parts[i], e);
+    for (int i = 0; i < UPSCALE_NETWORKS && rc == 0; i++)
+        rc = verify_upscaler(&m.checkpoint, i, e);
     model_close(&m);
     return rc;
 }

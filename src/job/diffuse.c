@@ -20,9 +20,10 @@ struct batch {
     int run_count;
     struct item *items;
     struct omni_request *requests;
-    int count;   /* of items */
-    int at, now; /* the part that is being drawn: items at … at + now - 1 */
-    int chunk;   /* items a part, as long as nothing fails */
+    struct picture *frames; /* [count] views of clips that are drawn over */
+    int count;              /* of items */
+    int at, now;            /* the part that is being drawn: items at … at + now - 1 */
+    int chunk;              /* items a part, as long as nothing fails */
     double part_started;
 };
 
@@ -79,12 +80,29 @@ static int preview_every(const struct batch *b)
 
 /* ---- the list ---- */
 
+enum omni_mode run_engine_mode(const struct run *r)
+{
+    const struct request *q = &r->request;
+    return q->mode == MODE_LOOP && q->image_count ? OMNI_IMAGE_TO_VIDEO
+                                                  : mode_info(q->mode)->engine;
+}
+
+/* A clip is drawn over frame by frame: each is an item, and they begin with the same noise. */
+static bool by_frames(const struct run *r)
+{
+    return r->request.mode == MODE_EDIT_VIDEO;
+}
+
+static int item_count(const struct run *r)
+{
+    return by_frames(r) ? r->clip.frames : r->request.count;
+}
+
 static struct omni_request engine_request(const struct run *r, int index)
 {
     const struct request *q = &r->request;
     return (struct omni_request){
-        .mode = q->mode == MODE_LOOP && r->reference_count ? OMNI_IMAGE_TO_VIDEO
-                                                           : mode_info(q->mode)->engine,
+        .mode = run_engine_mode(r),
         .prompt = q->prompt ? q->prompt : "",
         .negative_prompt = q->negative_prompt,
         .width = r->draw_width,
@@ -104,25 +122,50 @@ static struct omni_request engine_request(const struct run *r, int index)
     };
 }
 
+static void add_item(struct batch *b, struct run *r, int index)
+{
+    struct omni_request *q = &b->requests[b->count];
+    *q = engine_request(r, index);
+    if (by_frames(r)) {
+        struct picture *frame = &b->frames[b->count];
+        *frame = (struct picture){r->clip.width, r->clip.height, 1, picture_frame(&r->clip, index)};
+        q->images = frame;
+        q->image_count = 1;
+        q->frames = 1;
+        q->seed = r->request.seed;
+    }
+    b->items[b->count++] = (struct item){r, index};
+}
+
+/* Where what is drawn of a run comes. */
+static int make_pictures(struct run *r, struct err *e)
+{
+    r->pictures = calloc((size_t)r->request.count, sizeof *r->pictures);
+    if (!r->pictures)
+        return err_nomem(e);
+    r->picture_count = r->request.count;
+    int code = by_frames(r)
+                   ? picture_new(&r->pictures[0], r->draw_width, r->draw_height, r->clip.frames)
+                   : 0;
+    return code ? err_set(e, code, "no room for %d frames", r->clip.frames) : 0;
+}
+
 static int make_list(struct batch *b, struct err *e)
 {
     size_t total = 0;
     for (int i = 0; i < b->run_count; i++)
-        total += (size_t)b->runs[i]->request.count;
+        total += (size_t)item_count(b->runs[i]);
     b->items = calloc(total, sizeof *b->items);
     b->requests = calloc(total, sizeof *b->requests);
-    if (!b->items || !b->requests)
+    b->frames = calloc(total, sizeof *b->frames);
+    if (!b->items || !b->requests || !b->frames)
         return err_nomem(e);
     for (int i = 0; i < b->run_count; i++) {
-        struct run *r = b->runs[i];
-        r->pictures = calloc((size_t)r->request.count, sizeof *r->pictures);
-        if (!r->pictures)
-            return err_nomem(e);
-        r->picture_count = r->request.count;
-        for (int k = 0; k < r->request.count; k++) {
-            b->items[b->count] = (struct item){r, k};
-            b->requests[b->count++] = engine_request(r, k);
-        }
+        int code = make_pictures(b->runs[i], e);
+        if (code)
+            return code;
+        for (int k = 0; k < item_count(b->runs[i]); k++)
+            add_item(b, b->runs[i], k);
     }
     return 0;
 }
@@ -169,7 +212,12 @@ static void note_truncation(struct run *r, const struct omni_result *result)
 static void take_result(struct item *item, struct omni_result *result)
 {
     struct run *r = item->run;
-    r->pictures[item->index] = result->picture;
+    if (by_frames(r)) {
+        memcpy(picture_frame(&r->pictures[0], item->index), result->picture.rgb,
+               picture_frame_bytes(&result->picture));
+        picture_free(&result->picture);
+    } else
+        r->pictures[item->index] = result->picture;
     r->request.steps = result->steps;
     r->request.guidance = result->guidance;
     snprintf(r->request.scheduler, sizeof r->request.scheduler, "%s", result->scheduler);
@@ -233,8 +281,10 @@ static int draw_part(struct batch *b, struct err *e)
  * names and are different. */
 static int count_alike(const struct batch *b, int most)
 {
+    const struct omni_request *first = &b->requests[b->at];
     int n = 1;
-    while (n < most && run_same_loras(b->items[b->at].run, b->items[b->at + n].run))
+    while (n < most && run_same_loras(b->items[b->at].run, b->items[b->at + n].run) &&
+           first[n].width == first->width && first[n].height == first->height)
         n++;
     return n;
 }
@@ -280,5 +330,6 @@ int stage_diffuse(struct run *const *runs, int count, struct err *e)
         code = draw_all(&b, most > 0 ? most : 1, e);
     free(b.items);
     free(b.requests);
+    free(b.frames);
     return code;
 }

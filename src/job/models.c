@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "job/registry.h"
+#include "job/upscalers.h"
 
 #define SHARE_OF_MEMORY 0.7  /* of the machine, where the operator names no budget */
 #define SHARE_OF_DEVICE 0.95 /* of what is free on a device with memory of its own */
@@ -34,6 +35,7 @@ struct models {
     uint64_t budget;
     int threads;
     uint64_t clock;
+    struct upscalers upscalers;
     struct model **list; /* only ever grows: pointers to models stay valid */
     int count;
     uint64_t out_of_memory; /* times */
@@ -99,6 +101,7 @@ void models_free(struct models *m)
     for (int i = 0; i < m->count; i++)
         free(m->list[i]);
     free(m->list);
+    upscalers_free(&m->upscalers);
     pthread_mutex_destroy(&m->lock);
     free(m);
 }
@@ -120,7 +123,7 @@ const struct omni_model_info *model_info(const struct model *m)
 
 static uint64_t loaded_bytes(const struct models *m, const struct model *but)
 {
-    uint64_t sum = 0;
+    uint64_t sum = upscalers_bytes(&m->upscalers);
     for (int i = 0; i < m->count; i++)
         if (m->list[i]->handle && m->list[i] != but)
             sum += m->list[i]->resident_bytes;
@@ -151,11 +154,16 @@ static bool fits(const struct models *m, uint64_t a, uint64_t b, uint64_t c)
     return a <= m->budget && b <= m->budget - a && c <= m->budget - a - b;
 }
 
+static uint64_t all_weights(const struct model *model) /* 0 without a model */
+{
+    return model ? model->info.weight_bytes : 0;
+}
+
 /* The weights of the model when its halves are in memory by turns (omni_load_options.memory). */
 static uint64_t least_weights(const struct model *model)
 {
-    uint64_t least = model->info.least_weight_bytes;
-    return least ? least : model->info.weight_bytes;
+    uint64_t least = model ? model->info.least_weight_bytes : 0;
+    return least ? least : all_weights(model);
 }
 
 /* Unloads other models than `model` until all of its weights and `bytes` fit beside what stays, or,
@@ -164,7 +172,7 @@ static bool make_room(struct models *m, const struct model *model, uint64_t byte
 {
     if (!fits(m, least_weights(model), bytes, 0))
         return false;
-    while (!fits(m, loaded_bytes(m, model), model->info.weight_bytes, bytes)) {
+    while (!fits(m, loaded_bytes(m, model), all_weights(model), bytes)) {
         struct model *victim = least_recently_used(m, model);
         if (!victim)
             break;
@@ -469,6 +477,16 @@ int models_generate(struct models *m, struct model *model, const struct omni_req
     if (code == -ENOMEM)
         return still_full(m, "this request", planned, e);
     return code == -ENODEV ? check_lost(m, e) : code;
+}
+
+int models_upscaler(struct models *m, const struct profile *p, struct omni_upscaler **out,
+                    struct err *e)
+{
+    pthread_mutex_lock(&m->lock); /* reports count their bytes */
+    int code = upscalers_get(&m->upscalers, p, *m->device.name ? m->device.name : NULL, m->threads,
+                             out, e);
+    pthread_mutex_unlock(&m->lock);
+    return code;
 }
 
 /* ---- reports ---- */

@@ -39,8 +39,8 @@ const struct omni_model_info *model_info(const struct model *m);
  * bytes needed and allowed; -EINVAL: the model cannot do this. */
 int models_admit(struct models *m, struct model *model, const struct omni_request *requests,
                  int count, int *fit, uint64_t *bytes, struct err *e);
-/* Is there room for `bytes` of pixels beside this model? -ENOMEM names bytes needed and allowed.
- */
+/* Is there room for `bytes` of pixels beside this model (NULL: none)? -ENOMEM names bytes needed
+ * and allowed. */
 int models_room(struct models *m, const struct model *model, uint64_t bytes, struct err *e);
 /* Draws what models_admit() let in, with what it `planned`. Where the device has no memory left all
  * the same, every other model is unloaded and the same is tried once more; then -ENOMEM names bytes
@@ -54,6 +54,11 @@ int models_generate(struct models *m, struct model *model, const struct omni_req
 bool models_lost(struct models *m, struct err *why);
 /* Unloads every model; only the models' own thread may ask for it. */
 void models_unload(struct models *m);
+
+/* The networks that enlarge for a profile with an upscaler_model, loaded if need be. */
+struct omni_upscaler;
+int models_upscaler(struct models *m, const struct profile *p, struct omni_upscaler **out,
+                    struct err *e);
 
 /* Does the profile's model load, as far as known? false: `why` has the sentence. */
 bool models_available(struct models *m, const struct profile *p, struct err *why);

@@ -10,23 +10,24 @@ const char *const job_mode_names[MODE_COUNT + 1] = {
 };
 
 static const struct mode_info modes[MODE_COUNT] = {
-    [MODE_TEXT_TO_IMAGE] = {MODALITY_IMAGE, true, false, true, OMNI_TEXT_TO_IMAGE, BIT(KEY_PROMPT),
+    [MODE_TEXT_TO_IMAGE] = {MODALITY_IMAGE, true, false, false, OMNI_TEXT_TO_IMAGE, BIT(KEY_PROMPT),
                             BIT(KEY_COUNT)},
-    [MODE_IMAGE_TO_IMAGE] = {MODALITY_IMAGE, true, false, true, OMNI_IMAGE_TO_IMAGE,
+    [MODE_IMAGE_TO_IMAGE] = {MODALITY_IMAGE, true, false, false, OMNI_IMAGE_TO_IMAGE,
                              BIT(KEY_PROMPT) | IMAGE, BIT(KEY_STRENGTH) | BIT(KEY_COUNT)},
-    [MODE_INPAINT] = {MODALITY_IMAGE, true, false, true, OMNI_INPAINT,
+    [MODE_INPAINT] = {MODALITY_IMAGE, true, false, false, OMNI_INPAINT,
                       BIT(KEY_PROMPT) | IMAGE | BIT(KEY_MASK), BIT(KEY_STRENGTH) | BIT(KEY_COUNT)},
-    [MODE_OUTPAINT] = {MODALITY_IMAGE, true, false, false, OMNI_INPAINT, IMAGE | BIT(KEY_EXPAND),
+    [MODE_OUTPAINT] = {MODALITY_IMAGE, true, false, true, OMNI_INPAINT, IMAGE | BIT(KEY_EXPAND),
                        BIT(KEY_STRENGTH) | BIT(KEY_COUNT)},
-    [MODE_UPSCALE] = {MODALITY_IMAGE, false, false, false, 0, IMAGE, BIT(KEY_SCALE)},
-    [MODE_TEXT_TO_VIDEO] = {MODALITY_VIDEO, true, true, true, OMNI_TEXT_TO_VIDEO, BIT(KEY_PROMPT),
+    [MODE_UPSCALE] = {MODALITY_IMAGE, false, false, true, 0, IMAGE, BIT(KEY_SCALE)},
+    [MODE_TEXT_TO_VIDEO] = {MODALITY_VIDEO, true, true, false, OMNI_TEXT_TO_VIDEO, BIT(KEY_PROMPT),
                             CLIP},
-    [MODE_IMAGE_TO_VIDEO] = {MODALITY_VIDEO, true, true, true, OMNI_IMAGE_TO_VIDEO,
+    [MODE_IMAGE_TO_VIDEO] = {MODALITY_VIDEO, true, true, false, OMNI_IMAGE_TO_VIDEO,
                              BIT(KEY_PROMPT) | IMAGE, CLIP | BIT(KEY_STRENGTH)},
-    [MODE_EDIT_VIDEO] = {MODALITY_VIDEO, true, true, false, OMNI_IMAGE_TO_VIDEO,
+    /* frame by frame, from one noise */
+    [MODE_EDIT_VIDEO] = {MODALITY_VIDEO, true, true, true, OMNI_IMAGE_TO_IMAGE,
                          BIT(KEY_PROMPT) | BIT(KEY_VIDEO), CLIP | BIT(KEY_STRENGTH)},
     [MODE_VIDEO_TO_GIF] = {MODALITY_GIF, false, true, true, 0, BIT(KEY_VIDEO), BIT(KEY_FPS)},
-    [MODE_LOOP] = {MODALITY_GIF, true, true, true, OMNI_TEXT_TO_VIDEO, BIT(KEY_PROMPT),
+    [MODE_LOOP] = {MODALITY_GIF, true, true, false, OMNI_TEXT_TO_VIDEO, BIT(KEY_PROMPT),
                    IMAGE | CLIP | BIT(KEY_STRENGTH)},
 };
 

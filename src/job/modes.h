@@ -9,7 +9,7 @@ struct mode_info {
     enum modality modality;
     bool draws;            /* with the model; false: files are converted */
     bool clip;             /* makes frames */
-    bool supported;        /* by this build; the model is asked besides */
+    bool own_size;         /* that of what is given, unless another is asked for */
     enum omni_mode engine; /* when `draws` */
     uint32_t needs, may; /* bits 1 << KEY_…: must be given, may be given (besides keys of all) */
 };

@@ -61,6 +61,11 @@ static bool key_filled(const struct context *c, enum request_key key)
     return given(c, key);
 }
 
+static bool adds_nothing(const struct request *r)
+{
+    return !r->expand[0] && !r->expand[1] && !r->expand[2] && !r->expand[3];
+}
+
 static int check_mode(struct context *c)
 {
     struct request *r = c->r;
@@ -71,14 +76,16 @@ static int check_mode(struct context *c)
     if (m->modality != r->modality)
         return at_key(c, KEY_MODE, "mode %s belongs into the folder %s/, not %s/", name,
                       modality_names[m->modality], modality_names[r->modality]);
-    if (!m->supported)
-        return at_key(c, given(c, KEY_MODE) ? KEY_MODE : KEY_IMAGE,
-                      "mode %s is part of the format, but this version of omnifs cannot do it yet",
-                      name);
     for (int k = 0; k < REQUEST_KEYS; k++)
         if ((m->needs & UINT32_C(1) << k) && !key_filled(c, (enum request_key)k))
             return at_key(c, (enum request_key)k, "mode %s needs %s; write a line like `%s`", name,
                           request_key_names[k], example((enum request_key)k));
+    if (r->mode == MODE_OUTPAINT && adds_nothing(r))
+        return at_key(c, KEY_EXPAND, "expand adds nothing; write a line like `%s`",
+                      example(KEY_EXPAND));
+    if (r->mode == MODE_UPSCALE && r->image_count > 1)
+        return at_key(c, KEY_IMAGE, "mode upscale enlarges one image, %d are given",
+                      r->image_count);
     return 0;
 }
 
@@ -137,9 +144,13 @@ static int check_size(struct context *c)
     if (width != height)
         return at_key(c, width ? KEY_WIDTH : KEY_HEIGHT, "%s is set without %s",
                       width ? "width" : "height", width ? "height" : "width");
-    if (!size && !width && r->mode != MODE_VIDEO_TO_GIF) { /* a clip keeps its own size */
-        r->width = p->width;
-        r->height = p->height;
+    if ((size || width) && r->mode == MODE_UPSCALE && given(c, KEY_SCALE))
+        return at_key(c, KEY_SCALE, "the size is set twice: by %s and by scale",
+                      size ? "size" : "width and height");
+    if (!size && !width) { /* 0 x 0: known once the file is read */
+        bool own = mode_info(r->mode)->own_size;
+        r->width = own ? 0 : p->width;
+        r->height = own ? 0 : p->height;
     }
     enum request_key w_key = size ? KEY_SIZE : KEY_WIDTH, h_key = size ? KEY_SIZE : KEY_HEIGHT;
     if (r->width > p->max_width)
@@ -155,15 +166,20 @@ static int check_length(struct context *c)
 {
     struct request *r = c->r;
     const struct profile *p = c->p;
-    if (!mode_info(r->mode)->clip) {
+    const struct mode_info *m = mode_info(r->mode);
+    if (!m->clip) {
         r->frames = 1;
         r->fps = 0;
         return 0;
     }
-    if (r->mode == MODE_VIDEO_TO_GIF)
-        return 0; /* the clip's own, unless fps says otherwise */
     if (given(c, KEY_FRAMES) && given(c, KEY_SECONDS))
         return at_key(c, KEY_SECONDS, "the length is set twice: by frames and by seconds");
+    if (m->needs & UINT32_C(1) << KEY_VIDEO) { /* the clip's own, as far as nothing else is said */
+        if (given(c, KEY_FRAMES) && r->frames > p->max_frames)
+            return at_key(c, KEY_FRAMES, "frames %d is over max_frames %d of %s", r->frames,
+                          p->max_frames, p->name);
+        return 0;
+    }
     if (!given(c, KEY_FPS))
         r->fps = p->fps;
     enum request_key key = given(c, KEY_SECONDS) ? KEY_SECONDS : KEY_FRAMES;
@@ -196,6 +212,8 @@ static int check_sampling(struct context *c)
     if (r->count > p->max_count)
         return at_key(c, KEY_COUNT, "count %d is over max_count %d of %s", r->count, p->max_count,
                       p->name);
+    if (!given(c, KEY_STRENGTH) && r->mode == MODE_OUTPAINT)
+        r->strength = 1; /* nothing was there */
     if (!given(c, KEY_GUIDANCE))
         r->guidance = p->guidance;
     if (!given(c, KEY_SCHEDULER))

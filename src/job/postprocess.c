@@ -4,26 +4,10 @@
 
 #include "base/cleanup.h"
 #include "base/version.h"
+#include "job/enlarge.h"
 #include "job/modes.h"
 #include "job/reference.h"
 #include "job/run.h"
-#include "job/size.h"
-
-/* ---- size ---- */
-
-static int deliver_size(struct run *r, struct picture *p, struct err *e)
-{
-    const struct request *q = &r->request;
-    if (p->width == q->width && p->height == q->height)
-        return 0;
-    struct picture sized = {0};
-    int code = size_cover(p, q->width, q->height, r->profile->upscaler, &sized, e);
-    if (code)
-        return code;
-    picture_free(p);
-    *p = sized;
-    return 0;
-}
 
 /* A converted clip takes the way of a drawn one from here on. */
 static int take_clip(struct run *r, struct err *e)
@@ -133,7 +117,7 @@ int stage_postprocess(struct run *r, struct err *e)
     int code = job_mode_draws(r->request.mode) ? 0 : take_clip(r, e);
     r->watermark = r->request.watermark && job_mode_draws(r->request.mode) ? "metadata" : "none";
     for (int i = 0; i < r->picture_count && !code; i++)
-        code = deliver_size(r, &r->pictures[i], e);
+        code = run_enlarge(r, &r->pictures[i], r->request.width, r->request.height, e);
     if (!code)
         code = references_keep(r, e);
     for (int i = 0; i < r->picture_count && !code; i++) {

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "job/modes.h"
+#include "job/outpaint.h"
 #include "job/size.h"
 
 int reference_read(const struct run *r, const char *name, enum media_read_as as, int width,
@@ -36,12 +37,21 @@ static bool reads_beside(const struct run *r, int index)
 static int read_image(struct run *r, int index, struct err *e)
 {
     struct picture *p = &r->references[index];
+    if (r->request.mode == MODE_OUTPAINT && index == 0)
+        return outpaint_read(r, r->draw_width, r->draw_height, p, &r->mask, e);
     bool beside = reads_beside(r, index);
     int code = reference_read(r, r->request.images[index], MEDIA_READ_RGB,
                               beside ? 0 : r->draw_width, r->draw_height, p, e);
     if (!code && beside)
         code = models_room(r->models, r->model, picture_frame_bytes(p), e);
     return code;
+}
+
+static bool strength_is_idle(const struct run *r)
+{
+    enum omni_mode mode = run_engine_mode(r);
+    return mode == OMNI_IMAGE_TO_VIDEO ? r->info.reads_first_frame
+                                       : mode == OMNI_IMAGE_TO_IMAGE && reads_beside(r, 0);
 }
 
 int references_read(struct run *r, struct err *e)
@@ -55,7 +65,7 @@ int references_read(struct run *r, struct err *e)
     if (!code && q->mask)
         code =
             reference_read(r, q->mask, MEDIA_READ_MASK, r->draw_width, r->draw_height, &r->mask, e);
-    if (!code && q->line[KEY_STRENGTH] > 0 && q->mode == MODE_IMAGE_TO_IMAGE && reads_beside(r, 0))
+    if (!code && q->line[KEY_STRENGTH] > 0 && strength_is_idle(r))
         run_note(r, "strength has no effect: this model reads pictures beside the drawing");
     return code;
 }
@@ -67,15 +77,23 @@ static uint8_t mixed(int given, int drawn, int whiteness)
     return (uint8_t)((given * (255 - whiteness) + drawn * whiteness + 127) / 255);
 }
 
+static int read_kept(const struct run *r, struct picture *given, struct picture *mask,
+                     struct err *e)
+{
+    const struct request *q = &r->request;
+    if (q->mode == MODE_OUTPAINT)
+        return outpaint_read(r, q->width, q->height, given, mask, e);
+    int code = reference_read(r, q->images[0], MEDIA_READ_RGB, q->width, q->height, given, e);
+    return code ? code : reference_read(r, q->mask, MEDIA_READ_MASK, q->width, q->height, mask, e);
+}
+
 int references_keep(struct run *r, struct err *e)
 {
     const struct request *q = &r->request;
     struct picture given = {0}, mask = {0};
-    if (q->mode != MODE_INPAINT)
+    if (q->mode != MODE_INPAINT && q->mode != MODE_OUTPAINT)
         return 0;
-    int code = reference_read(r, q->images[0], MEDIA_READ_RGB, q->width, q->height, &given, e);
-    if (!code)
-        code = reference_read(r, q->mask, MEDIA_READ_MASK, q->width, q->height, &mask, e);
+    int code = read_kept(r, &given, &mask, e);
     for (int i = 0; i < r->picture_count && !code; i++) {
         uint8_t *p = r->pictures[i].rgb;
         for (size_t k = 0; k < picture_frame_bytes(&given); k++)

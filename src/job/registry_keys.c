@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <math.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/str.h"
@@ -119,6 +120,7 @@ SETTER(set_precision)
 SETTER(set_upscaler)
 {
     (void)lists;
+    struct profile *p = target;
     static const struct {
         const char *name;
         enum media_scale scale;
@@ -126,10 +128,14 @@ SETTER(set_upscaler)
         {"lanczos", MEDIA_LANCZOS}, {"bicubic", MEDIA_BICUBIC}, {"nearest", MEDIA_NEAREST}};
     for (size_t i = 0; i < ARRAY_LEN(names); i++)
         if (!strcmp(value, names[i].name)) {
-            *FIELD(enum media_scale) = names[i].scale;
+            p->upscaler = names[i].scale;
+            p->upscaler_model[0] = '\0';
             return 0;
         }
-    return bad(k, value, "lanczos, bicubic or nearest", e);
+    if (!*value || strlen(value) >= sizeof p->upscaler_model)
+        return bad(k, value, "lanczos, bicubic, nearest or a model", e);
+    strcpy(p->upscaler_model, value);
+    return 0;
 }
 
 SETTER(set_scheduler)
@@ -207,7 +213,7 @@ static const struct spec profile_keys[] = {
     {"modality", set_modality, P(modality), 0, 0},
     {"precision", set_precision, P(precision), 0, 0},
     {"native_resolution", set_size, P(native_width), 0, 0},
-    {"upscaler", set_upscaler, P(upscaler), 0, 0},
+    {"upscaler", set_upscaler, 0, 0, 0},
     {"default_size", set_size, P(width), 0, 0},
     {"max_resolution", set_size, P(max_width), 0, 0},
     {"max_frames", set_int, P(max_frames), 1, 100000},
@@ -297,6 +303,26 @@ void profile_init(struct profile *p, const char *name)
     strncpy(p->name, name, sizeof p->name - 1);
 }
 
+/* The networks that a profile names must be there when the registry is read, not only when the
+ * first picture is to be enlarged. */
+static int check_upscaler(const struct profile *p, struct err *e)
+{
+    char path[REGISTRY_PATH_SIZE], config[REGISTRY_PATH_SIZE + 32];
+    if (!*p->upscaler_model)
+        return 0;
+    if (model_find(p->upscaler_model, path, e))
+        return err_prefix(e, "profile %s: upscaler %.40s is not lanczos, bicubic or nearest, and",
+                          p->name, p->upscaler_model);
+    snprintf(config, sizeof config, "%s/upscaler/config.json", path);
+    if (!access(config, R_OK))
+        return 0;
+    return err_set(
+        e, -ENOENT,
+        "profile %s: the model %s has no upscaler: %s is missing; name another model, or "
+        "lanczos, bicubic or nearest",
+        p->name, p->upscaler_model, config);
+}
+
 int profile_check(struct profile *p, uint32_t given, struct err *e)
 {
     if (!(given & 1))
@@ -321,5 +347,5 @@ int profile_check(struct profile *p, uint32_t given, struct err *e)
     if (p->steps > p->max_steps)
         return err_set(e, -EINVAL, "profile %s: steps %d is over its max_steps %d", p->name,
                        p->steps, p->max_steps);
-    return 0;
+    return check_upscaler(p, e);
 }

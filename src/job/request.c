@@ -447,6 +447,10 @@ int request_set(struct request *r, const char *key, const char *value, const cha
             r->line[KEY_WIDTH] = r->line[KEY_HEIGHT] = 0;
         if (k == KEY_WIDTH || k == KEY_HEIGHT)
             r->line[KEY_SIZE] = 0;
+        if (k == KEY_SCALE)
+            r->line[KEY_SIZE] = r->line[KEY_WIDTH] = r->line[KEY_HEIGHT] = 0;
+        if (k == KEY_SIZE || k == KEY_WIDTH || k == KEY_HEIGHT)
+            r->line[KEY_SCALE] = 0;
         if (k == KEY_FRAMES)
             r->line[KEY_SECONDS] = 0;
         if (k == KEY_SECONDS)

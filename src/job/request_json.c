@@ -42,6 +42,13 @@ static json_t *expand_json(const struct request *r)
     return json_string(s);
 }
 
+/* An enlarged picture's size is said by the size that was asked for, or by the scale. */
+static bool says_size(const struct request *r, bool by_scale)
+{
+    bool sized = r->line[KEY_SIZE] || r->line[KEY_WIDTH];
+    return r->mode != MODE_UPSCALE || sized != by_scale;
+}
+
 /* The value of a key, NULL where the request has none. */
 static json_t *key_json(const struct request *r, enum request_key key)
 {
@@ -65,9 +72,9 @@ static json_t *key_json(const struct request *r, enum request_key key)
     case REQUEST_KEYS:
         return NULL; /* said by width, height and frames */
     case KEY_WIDTH:
-        return r->width ? json_integer(r->width) : NULL;
+        return r->width && says_size(r, false) ? json_integer(r->width) : NULL;
     case KEY_HEIGHT:
-        return r->height ? json_integer(r->height) : NULL;
+        return r->height && says_size(r, false) ? json_integer(r->height) : NULL;
     case KEY_FRAMES:
         return json_integer(r->frames);
     case KEY_FPS:
@@ -93,7 +100,7 @@ static json_t *key_json(const struct request *r, enum request_key key)
     case KEY_EXPAND:
         return expand_json(r);
     case KEY_SCALE:
-        return json_real(r->scale);
+        return says_size(r, true) ? json_real(r->scale) : NULL;
     case KEY_LORA:
         return r->lora_count ? lora_json(r) : NULL;
     case KEY_QUALITY:

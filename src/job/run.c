@@ -238,7 +238,7 @@ int run_refuse(struct run *r, enum job_state state, const struct err *why)
 void run_batch_key(const struct request *r, char key[SHA256_HEX_SIZE])
 {
     AUTO_STR struct str s = {0};
-    if (r->image_count)
+    if (r->image_count || r->video)
         str_addf(&s, "%a ", r->strength);
     str_addf(&s, "%s %d %dx%d %d %d %g %s", r->profile, (int)r->mode, r->width, r->height,
              r->frames, r->steps, r->guidance, r->scheduler);

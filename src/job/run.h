@@ -84,7 +84,7 @@ struct run {
     struct picture *references;  /* [reference_count] images of image_to_…, at the drawn size or,
                                     where the model reads them beside the drawing, at their own */
     int picture_count, reference_count;
-    struct picture mask, clip;                 /* inpaint; the input video */
+    struct picture mask, clip; /* inpaint; what is converted, or drawn over frame by frame */
     struct omni_lora loras[REQUEST_MAX_LORAS]; /* route; paths are owned */
     int lora_count;
     struct omni_lora_report lora_reports[OMNI_MAX_LORAS]; /* of the last picture */
@@ -126,6 +126,8 @@ int stage_package(struct run *r, struct err *e);
 
 /* The run failed; -ENODEV means with its device, which is told together with an earlier one. */
 void run_fail(struct run *r, const struct err *e);
+/* What the engine is asked to do, once references are read. */
+enum omni_mode run_engine_mode(const struct run *r);
 /* For stages: does the caller want this run to end (cancel, or its time is over: timed_out)? */
 bool run_cancelled(struct run *r);
 void run_note(struct run *r, const char *fmt, ...) ERR_PRINTF(2, 3);

@@ -21,6 +21,8 @@ it "image/apple draws a PNG" draws_folder image/apple image.png PNG
 it "image/four-stars draws four" draws_folder image/four-stars image-4.png PNG
 it "image/from-sketch draws from a picture" draws_folder image/from-sketch image.png PNG
 it "image/repaint draws where the mask is white" draws_folder image/repaint image.png PNG
+it "image/enlarge enlarges a picture" draws_folder image/enlarge image.png PNG
+it "image/wider draws around a picture" draws_folder image/wider image.png PNG
 
 # repeats FOLDER: metadata.json beside the same pictures gives the same bytes.
 repeats() {
@@ -33,6 +35,9 @@ repeats() {
 it "image/from-sketch's metadata.json draws the same again" repeats image/from-sketch
 it "image/repaint's metadata.json draws the same again" repeats image/repaint
 it "video/sailboat draws an MP4" draws_folder video/sailboat video.mp4 ftyp
+it "image/wider's metadata.json draws the same again" repeats image/wider
+it "image/enlarge's metadata.json enlarges the same again" repeats image/enlarge
+it "video/drawn-over draws over a clip" draws_folder video/drawn-over video.mp4 ftyp
 it "video/frames draws single frames" draws_folder video/frames frame-0004.png PNG
 it "gif/star draws a GIF" draws_folder gif/star animation.gif GIF89a
 it "gif/from-clip converts a clip" draws_folder gif/from-clip animation.gif GIF89a

@@ -137,7 +137,7 @@ static void every_block_format_multiplies_from_its_blocks(void **state)
         int64_t n = tensors[i].rows, k = tensors[i].columns;
         struct tensor *kept, *wide;
         assert_int_equal(tensor_weight_shape(b, DTYPE_F32, 2, t->dims, &kept, &e), 0);
-        kept->blocks = (struct tensor_blocks){t->expand, t->bytes / (size_t)n, true};
+        kept->blocks = (struct tensor_blocks){t->expand, 0, t->bytes / (size_t)n, true};
         assert_int_equal(b->ops->weight_prepare(b, kept, t->data, DTYPE_F32, &e), 0);
         assert_int_equal(b->ops->weight_bytes(kept), t->bytes);
         assert_int_equal(

@@ -28,6 +28,12 @@ static void klein_by_strength_draws_from_a_picture_as_diffusers_does(void **stat
     golden_check("tests/engine/golden/klein-strength", QWEN_TOKENIZER, LEAST_DB);
 }
 
+static void klein_draws_frames_by_themselves_as_diffusers_does(void **state)
+{
+    (void)state;
+    golden_check("tests/engine/golden/klein-clips", QWEN_TOKENIZER, LEAST_DB);
+}
+
 static void zimage_draws_as_diffusers_does(void **state)
 {
     (void)state;
@@ -46,6 +52,7 @@ int main(void)
         cmocka_unit_test(klein_base_draws_with_guidance_as_diffusers_does),
         cmocka_unit_test(klein_distilled_ignores_guidance_as_diffusers_does),
         cmocka_unit_test(klein_by_strength_draws_from_a_picture_as_diffusers_does),
+        cmocka_unit_test(klein_draws_frames_by_themselves_as_diffusers_does),
         cmocka_unit_test(zimage_draws_as_diffusers_does),
         cmocka_unit_test(zimage_shifts_by_the_picture_s_size_as_diffusers_does),
     };

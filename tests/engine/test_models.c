@@ -77,11 +77,12 @@ static const char flux2_config[] =
     "\"axes_dims_rope\": [4, 4, 4, 4], \"guidance_embeds\": false}";
 
 /* (time, row, column, text index) of a grid of tokens. */
-static int32_t *grid(int32_t *p, int time, int h, int w)
+static float *grid(float *p, int time, int h, int w)
 {
     for (int y = 0; y < h; y++)
         for (int x = 0; x < w; x++, p += FLUX2_AXES)
-            memcpy(p, (int32_t[FLUX2_AXES]){time, y, x, 0}, FLUX2_AXES * sizeof(*p));
+            memcpy(p, (float[FLUX2_AXES]){(float)time, (float)y, (float)x, 0},
+                   FLUX2_AXES * sizeof(*p));
     return p;
 }
 
@@ -94,9 +95,9 @@ static void flux2_case(bool reference, const struct expected *e)
     if (flux2_transformer_load(&b.part, &t, &err) != 0)
         fail_msg("%s", err.text);
     assert_int_equal(weights_unused(b.part.weights, NULL, 0), 0);
-    int32_t positions[(6 + 20 + 4) * FLUX2_AXES] = {0};
+    float positions[(6 + 20 + 4) * FLUX2_AXES] = {0};
     for (int i = 0; i < 6; i++)
-        positions[i * FLUX2_AXES + 3] = i;
+        positions[i * FLUX2_AXES + 3] = (float)i;
     grid(grid(positions + 6 * FLUX2_AXES, 0, 4, 5), 10, 2, 2);
     int tokens = reference ? 24 : 20;
     struct tensor *cos, *sin;

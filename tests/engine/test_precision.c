@@ -89,12 +89,12 @@ static float *run_transformer(enum dtype compute, size_t *n)
     struct err e = {0};
     struct flux2_transformer *t;
     struct tensor *cos, *sin;
-    int32_t positions[(TOKENS + 64) * FLUX2_AXES] = {0};
+    float positions[(TOKENS + 64) * FLUX2_AXES] = {0};
     for (int i = 0; i < TOKENS; i++)
-        positions[i * FLUX2_AXES + 3] = i;
+        positions[i * FLUX2_AXES + 3] = (float)i;
     for (int i = 0; i < 64; i++) {
-        positions[(TOKENS + i) * FLUX2_AXES + 1] = i / 8;
-        positions[(TOKENS + i) * FLUX2_AXES + 2] = i % 8;
+        positions[(TOKENS + i) * FLUX2_AXES + 1] = (float)(i / 8);
+        positions[(TOKENS + i) * FLUX2_AXES + 2] = (float)(i % 8);
     }
     bench_open(&b, compute, "transformer", "diffusion_pytorch_model");
     assert_int_equal(flux2_transformer_load(b.part, &t, &e), 0);

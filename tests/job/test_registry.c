@@ -153,7 +153,7 @@ static void every_mistake_is_told_with_its_line(void **state)
         {PROFILE "nonsense\n", ":4: the line is neither [section] nor key = value"},
         {PROFILE "default_size = 4096x64\n", ":4: profile image_default: default_size 4096x64 is "
                                              "over its max_resolution 2048x2048"},
-        {PROFILE "upscaler = magic\n", ":4: upscaler \"magic\" is not lanczos, bicubic or nearest"},
+        {PROFILE "upscaler =\n", ":4: upscaler \"\" is not lanczos, bicubic, nearest or a model"},
         {PROFILE "scheduler = ddmi\n", ":4: scheduler \"ddmi\" is unknown; did you mean ddim?"},
         {PROFILE "precision = fp8\n", ":4: precision \"fp8\" is not auto, fp32, bf16 or fp16"},
         {PROFILE "max_resolution = 10\n", ":4: max_resolution \"10\" is not a size like 1024x1024"},

@@ -216,8 +216,20 @@ static void every_mistake_is_told_with_its_line(void **state)
         {"steps = 4\n", ": mode text_to_image needs prompt; write a line like `prompt = a red "
                         "apple`"},
         {"prompt = a\nmode = loop\n", ":2: mode loop belongs into the folder gif/, not image/"},
-        {"prompt = a\nmode = upscale\n", ":2: mode upscale is part of the format, but this version "
-                                         "of omnifs cannot do it yet"},
+        {"mode = upscale\n", ": mode upscale needs image; write a line like `image = photo.png`"},
+        {"mode = upscale\nimage = a.png\nprompt = b\n",
+         ":3: prompt has no use in mode upscale; remove it"},
+        {"mode = upscale\nimage = a.png, b.png\n",
+         ":2: mode upscale enlarges one image, 2 are given"},
+        {"image = a.png\nscale = 2\nsize = 64x64\n",
+         ":2: the size is set twice: by size and by scale"},
+        {"image = a.png\nscale = 17\n", ":2: scale 17 is outside 1 … 16"},
+        {"mode = outpaint\nimage = a.png\n",
+         ": mode outpaint needs expand; write a line like `expand = 64,0,64,0`"},
+        {"image = a.png\nexpand = 0, 0,0,0\n",
+         ":2: expand adds nothing; write a line like `expand = 64,0,64,0`"},
+        {"image = a.png\nexpand = 64\n",
+         ":2: expand \"64\" is not four numbers of pixels: left,top,right,bottom"},
         {"prompt = a\nmode = image_to_image\n",
          ": mode image_to_image needs image; write a line like `image = photo.png`"},
         {"prompt = a\nstrength = 0.5\n",
@@ -357,7 +369,10 @@ static void mode_follows_the_references(void **state)
     } cases[] = {
         {MODALITY_IMAGE, "prompt = a\nimage = b.png\n", MODE_IMAGE_TO_IMAGE},
         {MODALITY_IMAGE, "prompt = a\nimage = b.png\nmask = m.png\n", MODE_INPAINT},
+        {MODALITY_IMAGE, "image = b.png\nscale = 2\n", MODE_UPSCALE},
+        {MODALITY_IMAGE, "image = b.png\nexpand = 1,2,3,4\n", MODE_OUTPAINT},
         {MODALITY_VIDEO, "prompt = a\nimage = b.png\n", MODE_IMAGE_TO_VIDEO},
+        {MODALITY_VIDEO, "prompt = a\nvideo = b.mp4\n", MODE_EDIT_VIDEO},
         {MODALITY_GIF, "prompt = a\n", MODE_LOOP},
         {MODALITY_GIF, "prompt = a\nimage = b.png\n", MODE_LOOP},
         {MODALITY_GIF, "video = b.mp4\n", MODE_VIDEO_TO_GIF},
@@ -367,9 +382,6 @@ static void mode_follows_the_references(void **state)
         assert_int_equal(r.mode, cases[i].mode);
         request_free(&r);
     }
-    expect_error(*state, MODALITY_VIDEO, "prompt = a\nvideo = b.mp4\n",
-                 WHERE ": mode edit_video is part of the format, but this version of omnifs cannot "
-                       "do it yet");
 }
 
 static void seeds_are_kept_whole_or_drawn(void **state)

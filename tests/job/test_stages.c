@@ -242,7 +242,9 @@ static void a_clip_becomes_a_gif_without_a_model(void **state)
     run_free(&r);
     run_one(f, &r, MODALITY_GIF, "video = video.mp4\nfps = 100\n");
     assert_int_equal(r.state, JOB_FAILED);
-    assert_string_equal(r.error.text, "video.mp4: 100 frames are over max_frames 20");
+    assert_string_equal(
+        r.error.text,
+        "video.mp4: 100 frames are over max_frames 20 of video_default; set a smaller fps");
     run_free(&r);
 }
 

@@ -39,6 +39,16 @@ BY_STRENGTH = [
     {"mode": "inpaint", "prompt": "a red door", "images": [[48, 32, 2]], "mask": [30, 30, 5], "strength": 0.7,
      "width": 48, "height": 32, "steps": 6, "guidance": 1.0, "seed": 2},
 ]
+CLIP = {"frame_attention": "own", "motion_period": 6, "frame_noise": "same", "first_frame": "reference",
+        "reference_time": 7}
+CLIPS = [
+    {"mode": "text_to_video", "prompt": "a bouncing ball", "frames": 3, "width": 48, "height": 32, "steps": 4,
+     "guidance": 4.0, "seed": 3},
+    {"mode": "text_to_video", "prompt": "a spinning wheel", "frames": 4, "loop": True, "width": 32, "height": 48,
+     "steps": 3, "guidance": 1.0, "seed": 4},
+    {"mode": "image_to_video", "prompt": "it moves", "frames": 4, "loop": True, "images": [[64, 64, 2]],
+     "width": 64, "height": 64, "steps": 3, "guidance": 3.0, "seed": 5},
+]
 
 
 def parts():
@@ -99,6 +109,24 @@ def draw_by_strength(pipe, inpaint, case):
     return run(pipe, case, latents=at[0], sigmas=sigmas, width=w, height=h, **more)
 
 
+def draw_clip(pipe, inpaint, case):
+    """Every frame by itself, at its own time, from the same noise."""
+    frames, more = [], {"width": case["width"], "height": case["height"]}
+    if "images" in case:
+        more["image"] = [golden.picture(*n) for n in case["images"]]
+    pipe._prepare_image_ids = lambda latents: Flux2KleinPipeline._prepare_image_ids(latents, CLIP["reference_time"])
+    for f in range(case["frames"]):
+        time = f * CLIP["motion_period"] / case["frames"] if case.get("loop") else f
+
+        def latent_ids(latents, time=time):
+            ids = Flux2KleinPipeline._prepare_latent_ids(latents).float()
+            ids[..., 0] = time
+            return ids
+        pipe._prepare_latent_ids = latent_ids
+        frames.append(run(pipe, case, **more)[1])
+    return case, np.concatenate(frames, axis=1)
+
+
 def main():
     torch.set_grad_enabled(False)
     modules = parts()
@@ -108,7 +136,7 @@ def main():
     tokenizer.chat_template = TEMPLATE
     for name, distilled, draws, cases in (
             ("klein-base", False, draw, CASES), ("klein-distilled", True, draw, CASES),
-            ("klein-strength", False, draw_by_strength, BY_STRENGTH)):
+            ("klein-strength", False, draw_by_strength, BY_STRENGTH), ("klein-clips", False, draw_clip, CLIPS)):
         scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
         pipe, inpaint = (kind(scheduler=scheduler, tokenizer=tokenizer, is_distilled=distilled, **copy.copy(modules))
                          for kind in (Flux2KleinPipeline, Flux2KleinInpaintPipeline))
@@ -116,6 +144,8 @@ def main():
                  "text_encoder_out_layers": LAYERS, "max_sequence_length": TOKENS}
         if draws is draw_by_strength:
             index["image_conditioning"] = "strength"
+        if draws is draw_clip:
+            index.update(CLIP)
         golden.write(f"tests/engine/golden/{name}", index, scheduler, modules,
                      [draws(pipe, inpaint, case) for case in cases])
 

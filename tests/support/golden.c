@@ -93,7 +93,7 @@ static void add_line(struct parts *p, char *line)
     det_part_add(part_named(p, part), rank, dims, "%s", name);
 }
 
-static void write_parts(const char *golden, const char *to)
+void golden_write_parts(const char *golden, const char *to)
 {
     struct parts p = {0};
     size_t size;
@@ -120,7 +120,7 @@ void golden_build(const char *golden, const char *tokenizer, char *out)
     copy(golden, out, "", "model_index.json");
     copy(golden, out, "scheduler", "scheduler/scheduler_config.json");
     link_tokenizers(tokenizer, out);
-    write_parts(golden, out);
+    golden_write_parts(golden, out);
 }
 
 static int integer(const json_t *row, const char *key)
@@ -140,9 +140,18 @@ static struct picture made(const json_t *numbers, struct picture (*formula)(int,
 static enum omni_mode mode_of(const json_t *row)
 {
     const char *mode = json_string_value(json_object_get(row, "mode"));
-    return !mode                                 ? OMNI_TEXT_TO_IMAGE
-           : strcmp(mode, "image_to_image") == 0 ? OMNI_IMAGE_TO_IMAGE
-                                                 : OMNI_INPAINT;
+    static const struct {
+        const char *name;
+        enum omni_mode mode;
+    } modes[] = {{"image_to_image", OMNI_IMAGE_TO_IMAGE},
+                 {"inpaint", OMNI_INPAINT},
+                 {"text_to_video", OMNI_TEXT_TO_VIDEO},
+                 {"image_to_video", OMNI_IMAGE_TO_VIDEO}};
+    for (size_t i = 0; i < ARRAY_LEN(modes) && mode; i++)
+        if (strcmp(mode, modes[i].name) == 0)
+            return modes[i].mode;
+    assert_null(mode);
+    return OMNI_TEXT_TO_IMAGE;
 }
 
 static void check_case(struct omni_model *m, const char *golden, const json_t *row, double least_db)
@@ -164,7 +173,8 @@ static void check_case(struct omni_model *m, const char *golden, const json_t *r
         .negative_prompt = json_string_value(json_object_get(row, "negative_prompt")),
         .width = integer(row, "width"),
         .height = integer(row, "height"),
-        .frames = 1,
+        .frames = json_object_get(row, "frames") ? integer(row, "frames") : 1,
+        .loop = json_is_true(json_object_get(row, "loop")),
         .steps = integer(row, "steps"),
         .guidance = json_number_value(json_object_get(row, "guidance")),
         .seed = (uint64_t)json_integer_value(json_object_get(row, "seed")),
@@ -177,9 +187,9 @@ static void check_case(struct omni_model *m, const char *golden, const json_t *r
     AUTO_FREE char *pixels = contents(golden, file, &size);
     if (omni_generate(m, &r, 1, NULL, &result, NULL, &e) != 0)
         fail_msg("%s", e.text);
-    assert_int_equal(size, picture_frame_bytes(&result.picture));
-    struct picture expected = {r.width, r.height, 1, (uint8_t *)pixels};
-    double db = psnr(&result.picture, &expected, 0);
+    assert_int_equal(size, picture_frame_bytes(&result.picture) * (size_t)r.frames);
+    struct picture expected = {r.width, r.height, r.frames, (uint8_t *)pixels};
+    double db = psnr_least(&result.picture, &expected);
     print_message("# %s/%s: %.1f dB\n", golden, file, db);
     assert_true(db >= least_db);
     picture_free(&result.picture);

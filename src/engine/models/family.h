@@ -25,6 +25,8 @@ struct image_traits {
     bool drawn;       /* read_image draws from a distribution */
     bool beside;      /* inpaint: the mask and the rest of the picture are channels beside the
                          latent; else both are blended after every step */
+    bool first_frame; /* image_to_video: the picture is read beside every frame and drawing starts
+                         from noise; else the first frame is kept and the others start from it */
     bool smooth_mask; /* the mask becomes a latent's bilinearly, else by the nearest pixel */
 };
 
@@ -41,6 +43,8 @@ struct family_traits {
     double guidance_offset;
     bool guided; /* false: one prediction a step whatever the guidance */
     int max_prompt_tokens;
+    bool same_noise; /* all frames of a clip start from the same noise */
+    bool own_times;  /* a frame's time is its own: a loop is not turned between steps */
     struct image_traits images;
 };
 
@@ -93,7 +97,8 @@ struct family {
     /* Corrects options of the scheduler as the original pipeline does on loading; NULL: none. */
     void (*correct)(struct schedule_config *schedule);
     /* The schedule's mu; NULL where schedules are static. */
-    double (*mu)(const struct schedule_config *c, const struct latent_shape *latent, int steps);
+    double (*mu)(const void *state, const struct schedule_config *c,
+                 const struct latent_shape *latent, int steps);
     /* A prompt (NULL: an absent negative prompt) → arrays [1, …]; returns how many. */
     int (*encode)(const void *state, struct ops *o, const char *prompt,
                   struct tensor *out[CONDITION_ARRAYS], bool *truncated);

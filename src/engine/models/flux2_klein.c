@@ -8,7 +8,12 @@
  * "strength"), default_steps, default_guidance and default_size.
  *
  * A clip of F frames is F grids of tokens with time 0 … F-1 that attend to each other; its noise is
- * drawn frame after frame, so the first frame starts from the noise of the picture of that seed. */
+ * drawn frame after frame, so the first frame starts from the noise of the picture of that seed.
+ * A checkpoint that was trained otherwise says so in model_index.json: frame_attention ("joint", or
+ * "own": each frame sees itself and the text), motion_period (a loop's F frames have the times 0,
+ * P/F, 2P/F …), frame_noise ("each", or "same": all frames start from that of the first),
+ * first_frame (of image_to_video: "keep", or "reference": the picture is read beside each frame)
+ * and reference_time (of the first picture that is read beside the drawing; 10). */
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -16,7 +21,7 @@
 
 #include "base/cleanup.h"
 #include "engine/models/family.h"
-#include "engine/models/flux2_transformer.h"
+#include "engine/models/flux2_pass.h"
 #include "engine/schedule/schedule.h"
 #include "engine/text/chat.h"
 #include "engine/text/qwen3.h"
@@ -24,13 +29,11 @@
 
 #define PACK 2 /* latent positions a token, each way */
 
-/* What pass.kept holds. */
-enum { KEPT_TEXT, KEPT_COS, KEPT_SIN, KEPT_REFERENCES };
-
-#define REFERENCE_TIME 10 /* of the first reference's tokens; of the next, as much later */
+#define REFERENCE_TIME 10 /* of FLUX.2 itself */
 
 struct klein {
     struct chat chat;
+    struct flux2_layout layout;
     struct qwen3 *encoder;
     struct flux2_transformer *transformer;
     struct vae vae;
@@ -59,7 +62,8 @@ static int load_encoder(struct checkpoint *c, struct klein *k, struct err *e)
             taken.layer[i] =
                 (int)config_int_at(c->index, "text_encoder_out_layers", i, -4096, 4096);
     }
-    k->chat.room = (int)config_int(c->index, "max_sequence_length", 512, 1, 1 << 16);
+    k->layout.text = k->chat.room =
+        (int)config_int(c->index, "max_sequence_length", 512, 1, 1 << 16);
     struct part *p;
     if (config_error(c->index, e) != 0 || checkpoint_part(c, "text_encoder", "model", &p, e) != 0 ||
         qwen3_load(p, &taken, &k->encoder, e) != 0)
@@ -126,21 +130,33 @@ static int load_vae(struct checkpoint *c, struct klein *k, struct err *e)
     return load_statistics(k, p, e);
 }
 
-static bool reads_references(struct config *index, struct err *e)
+/* Does model_index.json say `other` under `key`, which may be that or `usual`? */
+static bool says(struct config *index, const char *key, const char *usual, const char *other,
+                 struct err *e)
 {
-    const char *how = config_string(index, "image_conditioning", "reference");
-    bool reference = how && strcmp(how, "reference") == 0;
-    if (!e->code && how && !reference && strcmp(how, "strength") != 0)
-        err_set(e, -EINVAL,
-                "%s: image_conditioning is '%s', expected \"reference\" or \"strength\"",
-                config_path(index), how);
-    return reference;
+    const char *word = config_string(index, key, usual);
+    if (!word || strcmp(word, usual) == 0)
+        return false;
+    if (strcmp(word, other) != 0 && !e->code)
+        err_set(e, -EINVAL, "%s: %s is '%s', expected \"%s\" or \"%s\"", config_path(index), key,
+                word, usual, other);
+    return true;
 }
 
-static int read_traits(struct checkpoint *c, const struct klein *k, struct family_traits *t,
+/* How the checkpoint was trained to draw clips. */
+static void read_layout(struct config *index, struct klein *k, struct err *e)
+{
+    k->layout.own_frames = says(index, "frame_attention", "joint", "own", e);
+    k->layout.motion_period = (int)config_int(index, "motion_period", 0, 0, 1 << 16);
+    k->layout.reference_time =
+        (int)config_int(index, "reference_time", REFERENCE_TIME, -(1 << 16), 1 << 16);
+}
+
+static int read_traits(struct checkpoint *c, struct klein *k, struct family_traits *t,
                        struct err *e)
 {
     struct config *index = c->index;
+    read_layout(index, k, e);
     int multiple = k->vae.factor * PACK;
     bool size = config_length(index, "default_size") == 2;
     *t = (struct family_traits){
@@ -157,7 +173,11 @@ static int read_traits(struct checkpoint *c, const struct klein *k, struct famil
         .default_guidance = config_float(index, "default_guidance", k->distilled ? 1 : 4, 0, 1000),
         .guided = !k->distilled,
         .max_prompt_tokens = k->chat.room,
-        .images = {.references = reads_references(index, e), .smooth_mask = true},
+        .same_noise = says(index, "frame_noise", "each", "same", e),
+        .own_times = k->layout.own_frames || k->layout.motion_period > 0,
+        .images = {.references = !says(index, "image_conditioning", "reference", "strength", e),
+                   .first_frame = says(index, "first_frame", "keep", "reference", e),
+                   .smooth_mask = true},
     };
     return e->code ? e->code : config_error(index, e);
 }
@@ -217,14 +237,19 @@ static int klein_shape(const void *state, const struct omni_request *r, struct l
                                  .width = r->width / multiple,
                                  .channels = k->channels,
                                  .frame_major = true};
-    out->tokens = (int64_t)out->frames * out->height * out->width + k->chat.room;
+    int sequences = k->layout.own_frames ? r->frames : 1;
+    out->tokens =
+        (int64_t)out->frames * out->height * out->width + (int64_t)sequences * k->chat.room;
     return 0;
 }
 
-static double klein_mu(const struct schedule_config *c, const struct latent_shape *l, int steps)
+static double klein_mu(const void *state, const struct schedule_config *c,
+                       const struct latent_shape *l, int steps)
 {
+    const struct klein *k = state;
+    int64_t frames = k->layout.own_frames ? 1 : l->frames;
     (void)c;
-    return flux2_empirical_mu((int64_t)l->frames * l->height * l->width, steps);
+    return flux2_empirical_mu(frames * l->height * l->width, steps);
 }
 
 static int klein_encode(const void *state, struct ops *o, const char *prompt,
@@ -248,97 +273,17 @@ static int klein_encode(const void *state, struct ops *o, const char *prompt,
 
 /* ---- a pass ---- */
 
-/* (time, row, column, text index) of every token: the text first, then frame after frame. */
-static void fill_positions(int32_t *p, int text, const struct latent_shape *l)
-{
-    for (int i = 0; i < text; i++, p += FLUX2_AXES)
-        p[3] = i;
-    for (int t = 0; t < l->frames; t++)
-        for (int y = 0; y < l->height; y++)
-            for (int x = 0; x < l->width; x++, p += FLUX2_AXES) {
-                p[0] = t;
-                p[1] = y;
-                p[2] = x;
-            }
-}
-
-/* The same of reference `index`, h x w tokens. */
-static void fill_reference(int32_t *p, int index, int64_t h, int64_t w)
-{
-    for (int64_t y = 0; y < h; y++)
-        for (int64_t x = 0; x < w; x++, p += FLUX2_AXES) {
-            p[0] = REFERENCE_TIME * (index + 1);
-            p[1] = (int32_t)y;
-            p[2] = (int32_t)x;
-        }
-}
-
-/* Tokens of reference i: 0 after a failure. */
-static int64_t reference_tokens(const struct pass *pass, int i)
-{
-    const struct tensor *t = pass->references[i];
-    return t ? tensor_dim(t, 2) * tensor_dim(t, 3) : 0;
-}
-
-/* All references as one sequence [batch, tokens, channels], behind the drawing's own tokens. */
-static struct tensor *join_references(struct ops *o, const struct pass *pass)
-{
-    const struct tensor *parts[PASS_REFERENCES];
-    for (int i = 0; i < pass->reference_count; i++)
-        parts[i] =
-            op_reshape(o, pass->references[i],
-                       SHAPE(pass->batch, reference_tokens(pass, i), pass->latent->channels));
-    return pass->reference_count ? op_concat(o, parts, pass->reference_count, 1) : NULL;
-}
-
-static void fill_all_positions(const struct pass *pass, int text, int32_t *p)
-{
-    fill_positions(p, text, pass->latent);
-    p += pass->latent->tokens * FLUX2_AXES;
-    for (int i = 0; i < pass->reference_count; i++) {
-        const struct tensor *t = pass->references[i];
-        fill_reference(p, i, tensor_dim(t, 2), tensor_dim(t, 3));
-        p += reference_tokens(pass, i) * FLUX2_AXES;
-    }
-}
-
 static void klein_prepare(const void *state, struct ops *o, struct pass *pass)
 {
     const struct klein *k = state;
-    int64_t tokens = pass->latent->tokens;
-    for (int i = 0; i < pass->reference_count; i++)
-        tokens += reference_tokens(pass, i);
-    pass->kept[KEPT_REFERENCES] = join_references(o, pass);
-    if (ops_error(o, NULL) != 0)
-        return;
-    pass->kept[KEPT_TEXT] = flux2_transformer_text(k->transformer, o, pass->conditions[0]);
-    AUTO_FREE int32_t *positions = NULL;
-    if (!ops_planning(o)) {
-        positions = calloc((size_t)tokens, FLUX2_AXES * sizeof(*positions));
-        if (!positions) {
-            ops_fail(o, -ENOMEM, "not enough memory for the positions of %lld tokens",
-                     (long long)tokens);
-            return;
-        }
-        fill_all_positions(pass, k->chat.room, positions);
-    }
-    flux2_transformer_tables(k->transformer, o, positions, tokens, &pass->kept[KEPT_COS],
-                             &pass->kept[KEPT_SIN]);
+    flux2_pass_prepare(k->transformer, &k->layout, o, pass);
 }
 
 static struct tensor *klein_predict(const void *state, struct ops *o, const struct pass *pass,
                                     const struct tensor *x, float timestep)
 {
     const struct klein *k = state;
-    const struct latent_shape *l = pass->latent;
-    int64_t image = (int64_t)l->frames * l->height * l->width;
-    const struct tensor *tokens[2] = {op_reshape(o, x, SHAPE(pass->batch, image, l->channels)),
-                                      pass->kept[KEPT_REFERENCES]};
-    x = tokens[1] ? op_concat(o, tokens, 2, 1) : tokens[0];
-    struct tensor *v =
-        flux2_transformer_forward(k->transformer, o, x, pass->kept[KEPT_TEXT], pass->kept[KEPT_COS],
-                                  pass->kept[KEPT_SIN], timestep, image);
-    return op_reshape(o, v, SHAPE(pass->batch, l->frames, l->height, l->width, l->channels));
+    return flux2_pass_predict(k->transformer, &k->layout, o, pass, x, timestep);
 }
 
 /* ---- pixels ---- */

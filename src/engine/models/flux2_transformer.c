@@ -256,14 +256,25 @@ static struct tensor *joined(const struct call *c, const struct tensor *text,
     return y;
 }
 
+/* x [B, T + N, H, d] turned; the items of the batch stand at the same places or each at its own. */
+static struct tensor *turned(const struct call *c, const struct tensor *x)
+{
+    const struct flux2_transformer *t = c->t;
+    int64_t tokens = c->text + c->image;
+    if (tensor_dim(c->cos, 0) == tokens)
+        return op_rope(c->o, x, c->cos, c->sin, true);
+    x = op_reshape(c->o, x, SHAPE(1, c->batch * tokens, t->heads, t->head));
+    x = op_rope(c->o, x, c->cos, c->sin, true);
+    return op_reshape(c->o, x, SHAPE(c->batch, tokens, t->heads, t->head));
+}
+
 /* Heads q, k, v [B, T + N, H, d] → [B, T + N, D]. */
 static struct tensor *attend(const struct call *c, const struct tensor *q, const struct tensor *k,
                              const struct tensor *v)
 {
     struct ops *o = c->o;
     struct attention_args args = {.scale = 1.0f / sqrtf((float)c->t->head)};
-    struct tensor *a = op_attention(o, op_rope(o, q, c->cos, c->sin, true),
-                                    op_rope(o, k, c->cos, c->sin, true), v, &args);
+    struct tensor *a = op_attention(o, turned(c, q), turned(c, k), v, &args);
     return op_reshape(o, a, SHAPE(c->batch, c->text + c->image, c->t->d));
 }
 
@@ -353,7 +364,7 @@ struct tensor *flux2_transformer_text(const struct flux2_transformer *t, struct 
 }
 
 void flux2_transformer_tables(const struct flux2_transformer *t, struct ops *o,
-                              const int32_t *positions, int64_t tokens, struct tensor **cos,
+                              const float *positions, int64_t tokens, struct tensor **cos,
                               struct tensor **sin)
 {
     rope_tables(o, &t->rope, positions, tokens, cos, sin);

@@ -24,10 +24,11 @@ struct tensor *flux2_transformer_text(const struct flux2_transformer *t, struct 
                                       const struct tensor *text);
 /* Rotary tables for `tokens` positions [tokens, FLUX2_AXES], text first. */
 void flux2_transformer_tables(const struct flux2_transformer *t, struct ops *o,
-                              const int32_t *positions, int64_t tokens, struct tensor **cos,
+                              const float *positions, int64_t tokens, struct tensor **cos,
                               struct tensor **sin);
 /* Image tokens [B, N, channels] and text [B, T, D] at `timestep` (0 … 1000) → the prediction for
- * the first `wanted` image tokens [B, wanted, channels]; tables as above for T + N tokens. */
+ * the first `wanted` image tokens [B, wanted, channels]; tables as above for T + N tokens, or for
+ * B·(T + N) where each item has places of its own. */
 struct tensor *flux2_transformer_forward(const struct flux2_transformer *t, struct ops *o,
                                          const struct tensor *image, const struct tensor *text,
                                          const struct tensor *cos, const struct tensor *sin,

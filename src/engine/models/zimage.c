@@ -136,8 +136,10 @@ static int zimage_shape(const void *state, const struct omni_request *r, struct 
 }
 
 /* The pipeline counts patches of 2x2, whatever the transformer's are. */
-static double zimage_mu(const struct schedule_config *c, const struct latent_shape *l, int steps)
+static double zimage_mu(const void *state, const struct schedule_config *c,
+                        const struct latent_shape *l, int steps)
 {
+    (void)state;
     (void)steps;
     return schedule_linear_mu(c, (int64_t)(l->height / 2) * (l->width / 2));
 }

@@ -210,19 +210,19 @@ void zimage_transformer_tables(const struct zimage_transformer *t, struct ops *o
                                int64_t w, int64_t rows, struct tensor **cos, struct tensor **sin)
 {
     int64_t image = padded(h * w), caption = padded(rows);
-    AUTO_FREE int32_t *positions = calloc((size_t)(image + caption), AXES * sizeof *positions);
+    AUTO_FREE float *positions = calloc((size_t)(image + caption), AXES * sizeof *positions);
     if (!positions) {
         ops_fail(o, -ENOMEM, "not enough memory for the positions of %lld tokens",
                  (long long)(image + caption));
         return;
     }
     for (int64_t i = 0; i < h * w; i++) {
-        positions[AXES * i] = (int32_t)(caption + 1);
-        positions[AXES * i + 1] = (int32_t)(i / w);
-        positions[AXES * i + 2] = (int32_t)(i % w);
+        positions[AXES * i] = (float)(caption + 1);
+        positions[AXES * i + 1] = (float)(i / w);
+        positions[AXES * i + 2] = (float)(i % w);
     }
     for (int64_t j = 0; j < caption; j++)
-        positions[AXES * (image + j)] = (int32_t)(1 + j);
+        positions[AXES * (image + j)] = (float)(1 + j);
     rope_tables(o, &t->rope, positions, image + caption, cos, sin);
 }
 

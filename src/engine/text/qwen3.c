@@ -210,13 +210,13 @@ static void take(const struct qwen3_call *c, struct tensor *result, const struct
 static void tables(struct qwen3_call *c, const int32_t *mask)
 {
     struct rope rope = {.axes = 1, .dims = {c->q->head}, .theta = c->q->theta};
-    AUTO_FREE int32_t *positions = calloc((size_t)c->tokens, sizeof(*positions));
+    AUTO_FREE float *positions = calloc((size_t)c->tokens, sizeof(*positions));
     if (!positions) {
         ops_fail(c->o, -ENOMEM, "not enough memory for the positions of %d tokens", c->tokens);
         return;
     }
     for (int i = 0; i < c->tokens; i++)
-        positions[i] = i;
+        positions[i] = (float)i;
     rope_tables(c->o, &rope, positions, c->tokens, &c->cos, &c->sin);
     c->mask = op_from_host(c->o, DTYPE_I32, SHAPE(1, c->tokens), mask);
 }

@@ -1,0 +1,15 @@
+/* From the size that there is to the size that is asked for, as the profile says: by its networks
+ * and a filter for what they leave, or by a filter alone. */
+#ifndef OMNIFS_JOB_ENLARGE_H
+#define OMNIFS_JOB_ENLARGE_H
+
+#include "job/run.h"
+
+/* Every frame covers width x height then; what stands over is cut evenly. Says its progress as
+ * part of postprocessing. -ECANCELED, -ENOMEM, -EINVAL. */
+int run_enlarge(struct run *r, struct picture *p, int width, int height, struct err *e);
+/* Bytes that this will use beyond the result, known before any work. */
+int run_enlarge_bytes(struct run *r, int from_width, int from_height, int width, int height,
+                      uint64_t *bytes, struct err *e);
+
+#endif
