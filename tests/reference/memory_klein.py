@@ -177,7 +177,7 @@ def main():
     for size in options.sizes.split(","):
         for steps in options.steps.split(","):
             code, seconds, most, said = draw(options, work, size, steps)
-            print(f"| {size} | {steps} | {seconds:.1f} | {most / 1e6:.2f} GB |", flush=True)
+            print(f"| {size} | {steps} | {seconds:.1f} | {most * 1024 / 1e9:.2f} GB |", flush=True)
             if code:
                 print(said)
             elif os.environ.get("VERBOSE"):
