@@ -1,0 +1,109 @@
+/* Opening the libraries, and the public face over the two parts. */
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "vendor_tables.h"
+
+bool vendor_symbols(void *library, const char *prefix, const char *const *names, size_t count,
+                    void *table)
+{
+    char name[80];
+    for (size_t i = 0; i < count; i++) {
+        snprintf(name, sizeof(name), "%s%s", prefix, names[i]);
+        void *symbol = dlsym(library, name);
+        if (!symbol)
+            return false;
+        /* ISO C has no cast from object to function pointers */
+        memcpy((char *)table + i * sizeof(symbol), &symbol, sizeof(symbol));
+    }
+    return true;
+}
+
+/* File and device in a form that fits the stamp of a line: no blanks. */
+static struct choices *open_choices(const struct vendor *v, const char *device)
+{
+    const char *path = getenv("OMNIFS_CUDA_CHOICES");
+    char stamp[160];
+    if (!path || !*path || !v->lt || !v->clock.start)
+        return NULL;
+    snprintf(stamp, sizeof(stamp), "%s/%s", v->text, device);
+    for (char *c = stamp; *c; c++)
+        *c = *c == ' ' ? '_' : *c;
+    return choices_open(path, stamp);
+}
+
+struct vendor *vendor_open(const char *device, const struct vendor_clock *clock)
+{
+    const char *which = getenv("OMNIFS_CUDA_LIBRARIES");
+    char lt[40] = "", dnn[40] = "";
+    struct vendor *v = which && !strcmp(which, "none") ? NULL : calloc(1, sizeof(*v));
+    if (!v)
+        return NULL;
+    pthread_mutex_init(&v->lock, NULL);
+    v->lt = lt_open(&v->lt_library, lt, sizeof(lt));
+    v->dnn = dnn_open(&v->dnn_library, dnn, sizeof(dnn));
+    if (clock)
+        v->clock = *clock;
+    snprintf(v->text, sizeof(v->text), "%s", lt);
+    v->choices = open_choices(v, device);
+    snprintf(v->text, sizeof(v->text), "%s%s%s", lt, *lt && *dnn ? ", " : "", dnn);
+    if (v->lt || v->dnn)
+        return v;
+    vendor_close(v);
+    return NULL;
+}
+
+void vendor_close(struct vendor *v)
+{
+    if (!v)
+        return;
+    lt_free(v->lt);
+    dnn_free(v->dnn);
+    choices_free(v->choices);
+    if (v->lt_library)
+        dlclose(v->lt_library);
+    if (v->dnn_library)
+        dlclose(v->dnn_library);
+    pthread_mutex_destroy(&v->lock);
+    free(v);
+}
+
+const char *vendor_text(const struct vendor *v)
+{
+    return v && *v->text ? v->text : "none";
+}
+
+bool vendor_linear(struct vendor *v, const struct vendor_linear *l, void *workspace, void *stream,
+                   struct vendor_left *left)
+{
+    if (!v || !v->lt)
+        return false;
+    pthread_mutex_lock(&v->lock);
+    bool done = lt_linear(v, l, workspace, stream, left);
+    pthread_mutex_unlock(&v->lock);
+    return done;
+}
+
+bool vendor_conv(struct vendor *v, const struct vendor_conv *c, void *workspace, void *stream,
+                 struct vendor_left *left)
+{
+    if (!v || !v->dnn)
+        return false;
+    pthread_mutex_lock(&v->lock);
+    bool done = dnn_conv(v->dnn, c, workspace, stream, left);
+    pthread_mutex_unlock(&v->lock);
+    return done;
+}
+
+bool vendor_attention(struct vendor *v, const struct vendor_attention *a, void *workspace,
+                      void *stream)
+{
+    if (!v || !v->dnn)
+        return false;
+    pthread_mutex_lock(&v->lock);
+    bool done = dnn_attention(v->dnn, a, workspace, stream);
+    pthread_mutex_unlock(&v->lock);
+    return done;
+}
