@@ -87,6 +87,9 @@ $(BUILD)/tests/%: $(BUILD)/tests/%.o $(helper_obj) $(BUILD)/libapp.a $(BUILD)/li
 	$(call run,link)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(LIBS)
 # Tests with fakes of their own: the first definition counts.
 $(BUILD)/tests/fs/test_trigger: LDFLAGS += -Wl,-z,muldefs
+# What stands between the CUDA backend and NVIDIA's libraries is plain C: it is tested everywhere.
+vendor_obj := $(call obj,$(sort $(wildcard kernels/*.c)))
+$(BUILD)/tests/engine/test_cuda_vendor: $(vendor_obj)
 .SECONDARY:
 
 unit-programs: $(unit_bin) $(e2e_helpers)
@@ -145,7 +148,7 @@ bench: all
 	@$(BUILD)/omnifs bench
 
 # ---- house-keeping ----
-c_files := $(shell find src tests examples -name '*.[ch]' 2>/dev/null)
+c_files := $(shell find src kernels tests examples -name '*.[ch]' 2>/dev/null)
 shell_files := $(wildcard scripts/*) tests/run .ci/run $(wildcard tests/*/*.sh)
 man_pages := $(wildcard man/*.[1-8])
 format:

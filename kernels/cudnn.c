@@ -32,7 +32,7 @@ struct plan {
     struct vendor_left left;
 };
 
-struct dnn {
+struct nn {
     struct cudnn_table f;
     cudnnHandle_t handle; /* NULL: the device is only described */
     cudnnBackendDescriptor_t device;
@@ -44,9 +44,9 @@ static const cudnnDataType_t types[] = {CUDNN_DATA_FLOAT, CUDNN_DATA_BFLOAT16, C
 
 /* ---- opening ---- */
 
-struct dnn *dnn_new_described(const struct cudnn_table *table, cudnnBackendDescriptor_t device)
+struct nn *nn_new_described(const struct cudnn_table *table, cudnnBackendDescriptor_t device)
 {
-    struct dnn *d = calloc(1, sizeof(*d));
+    struct nn *d = calloc(1, sizeof(*d));
     if (d) {
         d->f = *table;
         d->device = device;
@@ -54,9 +54,9 @@ struct dnn *dnn_new_described(const struct cudnn_table *table, cudnnBackendDescr
     return d;
 }
 
-struct dnn *dnn_new(const struct cudnn_table *table)
+struct nn *nn_new(const struct cudnn_table *table)
 {
-    struct dnn *d = dnn_new_described(table, NULL);
+    struct nn *d = nn_new_described(table, NULL);
     if (d && d->f.Create(&d->handle) == CUDNN_STATUS_SUCCESS)
         return d;
     free(d);
@@ -67,7 +67,7 @@ struct dnn *dnn_new(const struct cudnn_table *table)
 #define TEXT(x)  TEXT_(x)
 #define LIBRARY  "libcudnn.so." TEXT(CUDNN_MAJOR)
 
-struct dnn *dnn_open(void **library, char *text, size_t size)
+struct nn *nn_open(void **library, char *text, size_t size)
 {
 #define NAME(name) #name,
     static const char *const names[] = {CUDNN_FUNCTIONS(NAME)};
@@ -79,7 +79,7 @@ struct dnn *dnn_open(void **library, char *text, size_t size)
     if (!*library ||
         !vendor_symbols(*library, "cudnn", names, sizeof(names) / sizeof(*names), &table))
         return NULL;
-    struct dnn *d = dnn_new(&table);
+    struct nn *d = nn_new(&table);
     size_t version = d ? d->f.GetVersion() : 0;
     if (d)
         snprintf(text, size, "cuDNN %zu.%zu.%zu", version / 10000, version / 100 % 100,
@@ -87,7 +87,7 @@ struct dnn *dnn_open(void **library, char *text, size_t size)
     return d;
 }
 
-void dnn_free(struct dnn *d)
+void nn_free(struct nn *d)
 {
     if (!d)
         return;
@@ -98,7 +98,7 @@ void dnn_free(struct dnn *d)
     free(d);
 }
 
-int dnn_remembered(const struct dnn *d)
+int nn_remembered(const struct nn *d)
 {
     int n = 0;
     for (int i = 0; i < PLANS; i++)
@@ -182,7 +182,7 @@ static cudnnBackendDescriptor_t mask_later(struct graph *g, const struct vendor_
 }
 
 /* softmax(scale · q·kᵀ)·v in the operations that cuDNN knows as fused attention: the softmax is
- * spelled out, and its result has the type of v. */
+ * spelled out with the logarithm of its sum, which nobody reads, and its result has v's type. */
 static void describe_attention(struct graph *g, const struct vendor_attention *a)
 {
     int64_t one[4] = {1, 1, 1, 1}, uid = UID_HIDDEN;
@@ -200,6 +200,7 @@ static void describe_attention(struct graph *g, const struct vendor_attention *a
     cudnnBackendDescriptor_t less = scores(g, uid + 3, a, a->tk, f32);
     cudnnBackendDescriptor_t power = scores(g, uid + 4, a, a->tk, f32);
     cudnnBackendDescriptor_t sum = scores(g, uid + 5, a, 1, f32);
+    cudnnBackendDescriptor_t log = scores(g, uid + 7, a, 1, f32);
     cudnnBackendDescriptor_t share = scores(g, uid + 6, a, a->tk, types[a->type]);
     graph_matmul(g, q, k_transposed, raw);
     graph_pointwise(g, CUDNN_POINTWISE_MUL, raw, scale, NULL, s);
@@ -209,28 +210,32 @@ static void describe_attention(struct graph *g, const struct vendor_attention *a
     graph_pointwise(g, CUDNN_POINTWISE_SUB, s, most, NULL, less);
     graph_pointwise(g, CUDNN_POINTWISE_EXP, less, NULL, NULL, power);
     graph_reduce(g, CUDNN_REDUCE_TENSOR_ADD, power, sum);
+    graph_pointwise(g, CUDNN_POINTWISE_LOG, sum, NULL, NULL, log);
+    graph_pointwise(g, CUDNN_POINTWISE_ADD, most, log, NULL, scores(g, uid + 8, a, 1, f32));
     graph_pointwise(g, CUDNN_POINTWISE_DIV, power, sum, NULL, share);
     graph_matmul(g, share, v, y);
 }
 
 /* ---- plans ---- */
 
-static void begin(struct dnn *d, struct plan *p)
+static void begin(struct nn *d, struct plan *p)
 {
     graph_clear(&p->graph);
     p->graph = (struct graph){.f = &d->f, .handle = d->handle, .device = d->device};
 }
 
-/* From everything in one pass to the bare convolution: the first that cuDNN has. */
-static void plan_conv(struct dnn *d, struct plan *p, const struct vendor_conv *c)
+/* From everything in one pass to the bare convolution: the first that cuDNN has. A bias of another
+ * type would need a kernel that is compiled when it is first used, for seconds. */
+static void plan_conv(struct nn *d, struct plan *p, const struct vendor_conv *c)
 {
+    bool bias = c->has_bias && c->bias_type == c->type, act = c->act != ACT_NONE;
     const struct {
         bool usable;
         struct vendor_left left;
     } ways[] = {
-        {c->act == ACT_NONE || c->act == ACT_RELU, {false, false}},
-        {c->has_bias && c->act != ACT_NONE, {false, true}},
-        {c->has_bias || c->act != ACT_NONE, {c->has_bias, c->act != ACT_NONE}},
+        {bias == c->has_bias && (!act || c->act == ACT_RELU), {false, false}},
+        {bias && act, {false, true}},
+        {true, {c->has_bias, act}},
     };
     for (size_t i = 0; !p->supported && i < sizeof(ways) / sizeof(*ways); i++) {
         if (!ways[i].usable)
@@ -242,7 +247,7 @@ static void plan_conv(struct dnn *d, struct plan *p, const struct vendor_conv *c
     }
 }
 
-static void plan_attention(struct dnn *d, struct plan *p, const struct vendor_attention *a)
+static void plan_attention(struct nn *d, struct plan *p, const struct vendor_attention *a)
 {
     begin(d, p);
     describe_attention(&p->graph, a);
@@ -250,7 +255,7 @@ static void plan_attention(struct dnn *d, struct plan *p, const struct vendor_at
 }
 
 /* The plan of a shape; a new one (*made) takes the place of the one that was used longest ago. */
-static struct plan *find(struct dnn *d, const struct shape *shape, bool *made)
+static struct plan *find(struct nn *d, const struct shape *shape, bool *made)
 {
     struct plan *oldest = d->plans;
     *made = false;
@@ -276,8 +281,8 @@ static void *at(const void *base, int64_t items, int64_t distance, enum vendor_t
 
 /* ---- the two operations ---- */
 
-bool dnn_conv(struct dnn *d, const struct vendor_conv *c, void *workspace, void *stream,
-              struct vendor_left *left)
+bool nn_conv(struct nn *d, const struct vendor_conv *c, void *workspace, void *stream,
+             struct vendor_left *left)
 {
     struct shape s;
     bool made;
@@ -308,7 +313,7 @@ bool dnn_conv(struct dnn *d, const struct vendor_conv *c, void *workspace, void 
     return done;
 }
 
-bool dnn_attention(struct dnn *d, const struct vendor_attention *a, void *workspace, void *stream)
+bool nn_attention(struct nn *d, const struct vendor_attention *a, void *workspace, void *stream)
 {
     struct shape s;
     bool made;
@@ -340,7 +345,7 @@ bool dnn_attention(struct dnn *d, const struct vendor_attention *a, void *worksp
 
 #else
 
-struct dnn *dnn_open(void **library, char *text, size_t size)
+struct nn *nn_open(void **library, char *text, size_t size)
 {
     (void)library;
     (void)text;
@@ -348,13 +353,13 @@ struct dnn *dnn_open(void **library, char *text, size_t size)
     return NULL;
 }
 
-void dnn_free(struct dnn *d)
+void nn_free(struct nn *d)
 {
     (void)d;
 }
 
-bool dnn_conv(struct dnn *d, const struct vendor_conv *c, void *workspace, void *stream,
-              struct vendor_left *left)
+bool nn_conv(struct nn *d, const struct vendor_conv *c, void *workspace, void *stream,
+             struct vendor_left *left)
 {
     (void)d;
     (void)c;
@@ -364,7 +369,7 @@ bool dnn_conv(struct dnn *d, const struct vendor_conv *c, void *workspace, void 
     return false;
 }
 
-bool dnn_attention(struct dnn *d, const struct vendor_attention *a, void *workspace, void *stream)
+bool nn_attention(struct nn *d, const struct vendor_attention *a, void *workspace, void *stream)
 {
     (void)d;
     (void)a;

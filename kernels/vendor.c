@@ -43,13 +43,13 @@ struct vendor *vendor_open(const char *device, const struct vendor_clock *clock)
         return NULL;
     pthread_mutex_init(&v->lock, NULL);
     v->lt = lt_open(&v->lt_library, lt, sizeof(lt));
-    v->dnn = dnn_open(&v->dnn_library, dnn, sizeof(dnn));
+    v->nn = nn_open(&v->nn_library, dnn, sizeof(dnn));
     if (clock)
         v->clock = *clock;
     snprintf(v->text, sizeof(v->text), "%s", lt);
     v->choices = open_choices(v, device);
     snprintf(v->text, sizeof(v->text), "%s%s%s", lt, *lt && *dnn ? ", " : "", dnn);
-    if (v->lt || v->dnn)
+    if (v->lt || v->nn)
         return v;
     vendor_close(v);
     return NULL;
@@ -60,12 +60,12 @@ void vendor_close(struct vendor *v)
     if (!v)
         return;
     lt_free(v->lt);
-    dnn_free(v->dnn);
+    nn_free(v->nn);
     choices_free(v->choices);
     if (v->lt_library)
         dlclose(v->lt_library);
-    if (v->dnn_library)
-        dlclose(v->dnn_library);
+    if (v->nn_library)
+        dlclose(v->nn_library);
     pthread_mutex_destroy(&v->lock);
     free(v);
 }
@@ -89,21 +89,26 @@ bool vendor_linear(struct vendor *v, const struct vendor_linear *l, void *worksp
 bool vendor_conv(struct vendor *v, const struct vendor_conv *c, void *workspace, void *stream,
                  struct vendor_left *left)
 {
-    if (!v || !v->dnn)
+    if (!v || !v->nn)
         return false;
     pthread_mutex_lock(&v->lock);
-    bool done = dnn_conv(v->dnn, c, workspace, stream, left);
+    bool done = nn_conv(v->nn, c, workspace, stream, left);
     pthread_mutex_unlock(&v->lock);
     return done;
 }
 
+/* Fewer multiply-adds a product than this are not worth a plan, which is compiled for a second or
+ * more when its shape comes first. */
+#define SMALL_ATTENTION ((double)(1ull << 32))
+
 bool vendor_attention(struct vendor *v, const struct vendor_attention *a, void *workspace,
                       void *stream)
 {
-    if (!v || !v->dnn)
+    double work = (double)a->tq * (double)a->tk * (double)a->heads * (double)a->d;
+    if (!v || !v->nn || work < SMALL_ATTENTION)
         return false;
     pthread_mutex_lock(&v->lock);
-    bool done = dnn_attention(v->dnn, a, workspace, stream);
+    bool done = nn_attention(v->nn, a, workspace, stream);
     pthread_mutex_unlock(&v->lock);
     return done;
 }

@@ -65,8 +65,8 @@ struct cudnn_table {
 struct vendor {
     pthread_mutex_t lock; /* over the two parts */
     struct lt *lt;        /* NULL: not there */
-    struct dnn *dnn;
-    void *lt_library, *dnn_library;
+    struct nn *nn;
+    void *lt_library, *nn_library;
     struct vendor_clock clock; /* start NULL: none */
     struct choices *choices;   /* NULL: the heuristics' first */
     char text[96];
@@ -88,17 +88,17 @@ bool lt_linear(struct vendor *v, const struct vendor_linear *l, void *workspace,
                struct vendor_left *left);
 
 #ifdef VENDOR_CUDNN
-struct dnn *dnn_new(const struct cudnn_table *table);
+struct nn *nn_new(const struct cudnn_table *table);
 /* Builds plans for a device that is only described (a finalized descriptor of its properties) and
  * runs none: for machines without one. */
-struct dnn *dnn_new_described(const struct cudnn_table *table, cudnnBackendDescriptor_t device);
-int dnn_remembered(const struct dnn *d);
+struct nn *nn_new_described(const struct cudnn_table *table, cudnnBackendDescriptor_t device);
+int nn_remembered(const struct nn *d);
 #endif
-struct dnn *dnn_open(void **library, char *text, size_t size);
-void dnn_free(struct dnn *d);
-bool dnn_conv(struct dnn *d, const struct vendor_conv *c, void *workspace, void *stream,
-              struct vendor_left *left);
-bool dnn_attention(struct dnn *d, const struct vendor_attention *a, void *workspace, void *stream);
+struct nn *nn_open(void **library, char *text, size_t size);
+void nn_free(struct nn *d);
+bool nn_conv(struct nn *d, const struct vendor_conv *c, void *workspace, void *stream,
+             struct vendor_left *left);
+bool nn_attention(struct nn *d, const struct vendor_attention *a, void *workspace, void *stream);
 
 /* FNV-1a over the bytes of a key. */
 static inline uint64_t vendor_hash(const void *key, size_t size)
