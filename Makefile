@@ -90,9 +90,17 @@ $(BUILD)/tests/fs/test_trigger: LDFLAGS += -Wl,-z,muldefs
 # What stands between the CUDA backend and NVIDIA's libraries is plain C: it is tested everywhere.
 vendor_obj := $(call obj,$(sort $(wildcard kernels/*.c)))
 $(BUILD)/tests/engine/test_cuda_vendor: $(vendor_obj)
+# What tests open in the place of the NVIDIA driver's library.
+fake_nvml := $(BUILD)/tests/support/nvml/fake_nvml.so
+$(fake_nvml): tests/support/nvml/fake_nvml.c
+	@mkdir -p $(@D)
+	$(call run,cc)$(CC) -std=c11 -D_GNU_SOURCE -Wall -Wextra -Wpedantic -Werror -shared -fPIC -o $@ $<
+nvml_tests := base/test_gpus job/test_worker
+$(nvml_tests:%=$(BUILD)/tests/%.o): CPPFLAGS += -DFAKE_NVML_LIBRARY='"$(abspath $(fake_nvml))"'
+$(nvml_tests:%=$(BUILD)/tests/%): | $(fake_nvml)
 .SECONDARY:
 
-unit-programs: $(unit_bin) $(e2e_helpers)
+unit-programs: $(unit_bin) $(e2e_helpers) $(fake_nvml)
 
 # ---- tests/FOLDER/test_NAME.sh drive the real program; $OMNIFS names it ----
 test_scripts := $(sort $(wildcard tests/*/test_*.sh))

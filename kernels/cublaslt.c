@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/symbols.h"
 #include "vendor_tables.h"
 
 #ifdef VENDOR_CUBLASLT
@@ -75,7 +76,7 @@ struct lt *lt_open(void **library, char *text, size_t size)
     if (!*library)
         *library = dlopen("/usr/local/cuda/lib64/" LIBRARY, RTLD_NOW | RTLD_LOCAL);
     if (!*library ||
-        !vendor_symbols(*library, "cublasLt", names, sizeof(names) / sizeof(*names), &table))
+        symbols_find(*library, "cublasLt", names, sizeof(names) / sizeof(*names), &table))
         return NULL;
     struct lt *t = lt_new(&table);
     size_t version = t ? t->f.GetVersion() : 0;

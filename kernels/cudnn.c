@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/symbols.h"
 #include "cudnn_graph.h"
 
 #ifdef VENDOR_CUDNN
@@ -76,8 +77,7 @@ struct nn *nn_open(void **library, char *text, size_t size)
     *library = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
     if (!*library)
         *library = dlopen("/usr/local/cuda/lib64/" LIBRARY, RTLD_NOW | RTLD_LOCAL);
-    if (!*library ||
-        !vendor_symbols(*library, "cudnn", names, sizeof(names) / sizeof(*names), &table))
+    if (!*library || symbols_find(*library, "cudnn", names, sizeof(names) / sizeof(*names), &table))
         return NULL;
     struct nn *d = nn_new(&table);
     size_t version = d ? d->f.GetVersion() : 0;

@@ -6,21 +6,6 @@
 
 #include "vendor_tables.h"
 
-bool vendor_symbols(void *library, const char *prefix, const char *const *names, size_t count,
-                    void *table)
-{
-    char name[80];
-    for (size_t i = 0; i < count; i++) {
-        snprintf(name, sizeof(name), "%s%s", prefix, names[i]);
-        void *symbol = dlsym(library, name);
-        if (!symbol)
-            return false;
-        /* ISO C has no cast from object to function pointers */
-        memcpy((char *)table + i * sizeof(symbol), &symbol, sizeof(symbol));
-    }
-    return true;
-}
-
 /* File and device in a form that fits the stamp of a line: no blanks. */
 static struct choices *open_choices(const struct vendor *v, const char *device)
 {

@@ -72,11 +72,6 @@ struct vendor {
     char text[96];
 };
 
-/* Fills `count` function addresses with prefix + names[i] of `library`; false when one is missing.
- */
-bool vendor_symbols(void *library, const char *prefix, const char *const *names, size_t count,
-                    void *table);
-
 #ifdef VENDOR_CUBLASLT
 /* A context over `table` (copied); NULL when the library has none for this device. */
 struct lt *lt_new(const struct cublaslt_table *table);

@@ -16,6 +16,7 @@
 #include "../../kernels/choices.h"
 #include "../support/fake_vendor.h"
 #include "../support/scratch.h"
+#include "base/symbols.h"
 
 #if defined(VENDOR_CUBLASLT) && defined(VENDOR_CUDNN)
 
@@ -611,7 +612,7 @@ static bool cudnn_itself(struct cudnn_table *table, cudnnBackendDescriptor_t *de
     return false; /* not built for it */
 #endif
     void *library = dlopen("libcudnn.so.9", RTLD_NOW | RTLD_LOCAL);
-    if (!library || !vendor_symbols(library, "cudnn", names, sizeof(names) / sizeof(*names), table))
+    if (!library || symbols_find(library, "cudnn", names, sizeof(names) / sizeof(*names), table))
         return false;
     return !table->BackendCreateDescriptor(CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR, device) &&
            !table->BackendSetAttribute(*device, CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION,
