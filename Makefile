@@ -88,7 +88,7 @@ $(BUILD)/tests/%: $(BUILD)/tests/%.o $(helper_obj) $(BUILD)/libapp.a $(BUILD)/li
 # Tests with fakes of their own: the first definition counts.
 $(BUILD)/tests/fs/test_trigger: LDFLAGS += -Wl,-z,muldefs
 # What stands between the CUDA backend and NVIDIA's libraries is plain C: it is tested everywhere.
-vendor_obj := $(call obj,$(sort $(wildcard kernels/*.c)))
+vendor_obj := $(patsubst %,$(BUILD)/kernels/%.o,vendor choices cublaslt cudnn cudnn_graph)
 $(BUILD)/tests/engine/test_cuda_vendor: $(vendor_obj)
 # What tests open in the place of the NVIDIA driver's library.
 fake_nvml := $(BUILD)/tests/support/nvml/fake_nvml.so

@@ -2,7 +2,7 @@
  * D = op(A)·op(B) with A = w, k × n, transposed, and B = x, k × rows; a bias runs along D's rows.
  *
  * A shape's choice (descriptors and algorithm) is made once and kept. Its epilogue is fused where
- * it means exactly ours: RELU always; GELU, which is the tanh form, only for results of 16 bits, as
+ * it means exactly ours: RELU always; GELU, which is the tanh form, only where x and w are narrow, as
  * its tanh may be the fast one. Split sums may not be added up in the type of the result. */
 #include <dlfcn.h>
 #include <stdio.h>
@@ -227,7 +227,7 @@ static void choose(struct lt *t, struct choice *c)
     enum activation act = (enum activation)c->key.act;
     bool wanted = c->key.bias != NO_BIAS;
     bool bias = c->key.bias == BIAS_FITS && c->key.bias_type == c->key.y_type;
-    bool fusable = act == ACT_RELU || (act == ACT_GELU_TANH && c->key.y_type != VENDOR_F32);
+    bool fusable = act == ACT_RELU || (act == ACT_GELU_TANH && c->key.type != VENDOR_F32);
     fusable = fusable && bias == wanted; /* the bias comes before the activation */
     const struct {
         bool usable, bias;
