@@ -1,4 +1,4 @@
-#include "choices.h"
+#include "kernels/choices.h"
 
 #include <inttypes.h>
 #include <limits.h>

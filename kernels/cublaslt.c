@@ -2,15 +2,15 @@
  * D = op(A)·op(B) with A = w, k × n, transposed, and B = x, k × rows; a bias runs along D's rows.
  *
  * A shape's choice (descriptors and algorithm) is made once and kept. Its epilogue is fused where
- * it means exactly ours: RELU always; GELU, which is the tanh form, only where x and w are narrow, as
- * its tanh may be the fast one. Split sums may not be added up in the type of the result. */
+ * it means exactly ours: RELU always; GELU, which is the tanh form, only where x and w are narrow,
+ * as its tanh may be the fast one. Split sums may not be added up in the type of the result. */
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/symbols.h"
-#include "vendor_tables.h"
+#include "kernels/vendor_tables.h"
 
 #ifdef VENDOR_CUBLASLT
 

@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "base/symbols.h"
-#include "cudnn_graph.h"
+#include "kernels/cudnn_graph.h"
 
 #ifdef VENDOR_CUDNN
 

@@ -1,4 +1,4 @@
-#include "cudnn_graph.h"
+#include "kernels/cudnn_graph.h"
 
 #ifdef VENDOR_CUDNN
 

@@ -3,7 +3,7 @@
 #ifndef OMNI_KERNELS_CUDNN_GRAPH_H
 #define OMNI_KERNELS_CUDNN_GRAPH_H
 
-#include "vendor_tables.h"
+#include "kernels/vendor_tables.h"
 
 #ifdef VENDOR_CUDNN
 

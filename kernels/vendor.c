@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "vendor_tables.h"
+#include "kernels/vendor_tables.h"
 
 /* File and device in a form that fits the stamp of a line: no blanks. */
 static struct choices *open_choices(const struct vendor *v, const char *device)
@@ -19,6 +19,10 @@ static struct choices *open_choices(const struct vendor *v, const char *device)
     return choices_open(path, stamp);
 }
 
+/* Fewer multiply-adds a product than this are not worth a plan, which is compiled for a second or
+ * more when its shape comes first. */
+#define SMALL_ATTENTION ((double)(1ull << 32))
+
 struct vendor *vendor_open(const char *device, const struct vendor_clock *clock)
 {
     const char *which = getenv("OMNIFS_CUDA_LIBRARIES");
@@ -29,6 +33,7 @@ struct vendor *vendor_open(const char *device, const struct vendor_clock *clock)
     pthread_mutex_init(&v->lock, NULL);
     v->lt = lt_open(&v->lt_library, lt, sizeof(lt));
     v->nn = nn_open(&v->nn_library, dnn, sizeof(dnn));
+    v->least_attention = SMALL_ATTENTION;
     if (clock)
         v->clock = *clock;
     snprintf(v->text, sizeof(v->text), "%s", lt);
@@ -82,15 +87,11 @@ bool vendor_conv(struct vendor *v, const struct vendor_conv *c, void *workspace,
     return done;
 }
 
-/* Fewer multiply-adds a product than this are not worth a plan, which is compiled for a second or
- * more when its shape comes first. */
-#define SMALL_ATTENTION ((double)(1ull << 32))
-
 bool vendor_attention(struct vendor *v, const struct vendor_attention *a, void *workspace,
                       void *stream)
 {
     double work = (double)a->tq * (double)a->tk * (double)a->heads * (double)a->d;
-    if (!v || !v->nn || work < SMALL_ATTENTION)
+    if (!v || !v->nn || work < v->least_attention)
         return false;
     pthread_mutex_lock(&v->lock);
     bool done = nn_attention(v->nn, a, workspace, stream);

@@ -6,8 +6,8 @@
 
 #include <pthread.h>
 
-#include "choices.h"
-#include "vendor.h"
+#include "kernels/choices.h"
+#include "kernels/vendor.h"
 
 #if defined(__has_include)
 #if __has_include(<cublasLt.h>)
@@ -69,6 +69,7 @@ struct vendor {
     void *lt_library, *nn_library;
     struct vendor_clock clock; /* start NULL: none */
     struct choices *choices;   /* NULL: the heuristics' first */
+    double least_attention;    /* multiply-adds a product that are worth a plan */
     char text[96];
 };
 

@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-#include "../../kernels/choices.h"
+#include "kernels/choices.h"
 #include "../support/fake_vendor.h"
 #include "../support/scratch.h"
 #include "base/symbols.h"
@@ -581,6 +581,7 @@ static void attention_of_fp32_or_of_little_work_is_left_to_our_own_kernel(void *
                                  .vs = {0, 3072, 128},
                                  .ys = {0, 3072, 128},
                                  .type = VENDOR_BF16};
+    v->least_attention = 4e9;
     assert_true(vendor_attention(v, &a, NULL, NULL)); /* planned */
     a.type = VENDOR_F32;
     assert_false(vendor_attention(v, &a, NULL, NULL));

@@ -203,144 +203,131 @@ struct run {
     int count;
 };
 
-static void sizes_of(const struct descriptor *t, int64_t dims[4])
-{
-    for (int i = 0; i < 4; i++)
-        dims[i] = integer(t, CUDNN_ATTR_TENSOR_DIMENSIONS, i);
-}
+/* A tensor where its numbers are. */
+struct view {
+    int64_t dims[4], strides[4];
+    enum vendor_type type;
+    void *data;     /* in memory; NULL: */
+    double *hidden; /* dense */
+};
 
-static double *hidden_of(struct run *r, const struct descriptor *t)
+static double *hidden_of(struct run *r, int64_t uid, const int64_t dims[4])
 {
-    int64_t uid = integer(t, CUDNN_ATTR_TENSOR_UNIQUE_ID, 0), dims[4];
     for (int i = 0; i < r->count; i++)
         if (r->hidden[i].uid == uid)
             return r->hidden[i].values;
-    sizes_of(t, dims);
     r->hidden[r->count].uid = uid;
     r->hidden[r->count].values =
         calloc((size_t)(dims[0] * dims[1] * dims[2] * dims[3]), sizeof(double));
     return r->hidden[r->count++].values;
 }
 
-static void *address_of(const struct run *r, const struct descriptor *t)
+static void *address_of(const struct run *r, int64_t uid)
 {
     const struct attribute *uids = find(r->pack, CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS);
-    int64_t uid = integer(t, CUDNN_ATTR_TENSOR_UNIQUE_ID, 0);
     for (int i = 0; i < uids->count; i++)
         if (integer(r->pack, CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, i) == uid)
             return link_of(r->pack, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, i);
     return NULL;
 }
 
-static enum vendor_type type_of(const struct descriptor *t)
+static struct view view_of(struct run *r, const struct descriptor *t)
 {
     int32_t type = word(t, CUDNN_ATTR_TENSOR_DATA_TYPE);
-    return type == CUDNN_DATA_BFLOAT16 ? VENDOR_BF16
-           : type == CUDNN_DATA_HALF   ? VENDOR_F16
-                                       : VENDOR_F32;
+    int64_t uid = integer(t, CUDNN_ATTR_TENSOR_UNIQUE_ID, 0), dense = 1;
+    bool value = flag(t, CUDNN_ATTR_TENSOR_IS_BY_VALUE);
+    struct view v = {.type = type == CUDNN_DATA_BFLOAT16 ? VENDOR_BF16
+                             : type == CUDNN_DATA_HALF   ? VENDOR_F16
+                                                         : VENDOR_F32};
+    for (int i = 0; i < 4; i++) {
+        v.dims[i] = integer(t, CUDNN_ATTR_TENSOR_DIMENSIONS, i);
+        v.strides[i] = value ? 0 : integer(t, CUDNN_ATTR_TENSOR_STRIDES, i);
+    }
+    if (!flag(t, CUDNN_ATTR_TENSOR_IS_VIRTUAL)) {
+        v.data = address_of(r, uid);
+        return v;
+    }
+    v.hidden = hidden_of(r, uid, v.dims);
+    for (int i = 3; i >= 0; dense *= v.dims[i--])
+        v.strides[i] = dense;
+    return v;
 }
 
 /* An axis of one repeats; heads of k and v repeat over groups of queries' heads. */
-static double load(struct run *r, const struct descriptor *t, const int64_t at[4],
-                   const int64_t whole[4])
+static double load(const struct view *v, const int64_t at[4], const int64_t whole[4])
 {
-    int64_t dims[4], index = 0, dense = 0;
-    sizes_of(t, dims);
-    for (int i = 0; i < 4; i++) {
-        int64_t k = dims[i] == 1 ? 0 : at[i];
-        if (i == 1 && dims[1] > 1 && dims[1] < whole[1])
-            k = at[1] / (whole[1] / dims[1]);
-        index += k * integer(t, CUDNN_ATTR_TENSOR_STRIDES, i);
-        dense = dense * dims[i] + k;
-    }
-    if (flag(t, CUDNN_ATTR_TENSOR_IS_VIRTUAL))
-        return hidden_of(r, t)[dense];
-    if (flag(t, CUDNN_ATTR_TENSOR_IS_BY_VALUE))
-        return *(const float *)address_of(r, t);
-    return fake_load(address_of(r, t), index, type_of(t));
+    int64_t index = 0;
+    for (int i = 0; i < 4; i++)
+        if (v->dims[i] > 1)
+            index += (i == 1 ? at[1] / (whole[1] / v->dims[1]) : at[i]) * v->strides[i];
+    return v->data ? fake_load(v->data, index, v->type) : v->hidden[index];
 }
 
-static void store(struct run *r, const struct descriptor *t, const int64_t at[4], double value)
+static void store(const struct view *v, const int64_t at[4], double value)
 {
-    int64_t dims[4], index = 0, dense = 0;
+    int64_t index = 0;
     float rounded[1];
-    sizes_of(t, dims);
-    for (int i = 0; i < 4; i++) {
-        index += at[i] * integer(t, CUDNN_ATTR_TENSOR_STRIDES, i);
-        dense = dense * dims[i] + at[i];
-    }
-    if (flag(t, CUDNN_ATTR_TENSOR_IS_VIRTUAL)) {
-        fake_store(rounded, 0, type_of(t), value);
-        hidden_of(r, t)[dense] = fake_load(rounded, 0, type_of(t));
+    for (int i = 0; i < 4; i++)
+        index += at[i] * v->strides[i];
+    if (v->data) {
+        fake_store(v->data, index, v->type, value);
     } else {
-        fake_store(address_of(r, t), index, type_of(t), value);
+        fake_store(rounded, 0, v->type, value);
+        v->hidden[index] = fake_load(rounded, 0, v->type);
     }
 }
 
 /* ---- operations ---- */
 
-static double convolve(struct run *r, const struct descriptor *op, const int64_t at[4],
-                       const int64_t whole[4])
+/* Operands, and what says how. */
+struct operation {
+    struct view x, b, t;
+    bool has_b, has_t;
+    int32_t mode;
+    int64_t axis, stride[2], pad[2];
+};
+
+static double convolve(const struct operation *op, const int64_t at[4], const int64_t whole[4])
 {
-    struct descriptor *x = link_of(op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X, 0);
-    struct descriptor *w = link_of(op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W, 0);
-    struct descriptor *how = link_of(op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC, 0);
-    int64_t sizes[4], filter[4];
+    const struct view *x = &op->x, *w = &op->b;
     double sum = 0;
-    sizes_of(x, sizes);
-    sizes_of(w, filter);
-    for (int64_t c = 0; c < filter[1]; c++)
-        for (int64_t k = 0; k < filter[2] * filter[3]; k++) {
-            int64_t i = k / filter[3], j = k % filter[3];
-            int64_t v = at[2] * integer(how, CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, 0) + i -
-                        integer(how, CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, 0);
-            int64_t h = at[3] * integer(how, CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, 1) + j -
-                        integer(how, CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, 1);
-            if (v < 0 || v >= sizes[2] || h < 0 || h >= sizes[3])
-                continue;
-            sum += load(r, x, (int64_t[4]){at[0], c, v, h}, whole) *
-                   load(r, w, (int64_t[4]){at[1], c, i, j}, filter);
+    (void)whole;
+    for (int64_t c = 0; c < w->dims[1]; c++)
+        for (int64_t k = 0; k < w->dims[2] * w->dims[3]; k++) {
+            int64_t i = k / w->dims[3], j = k % w->dims[3];
+            int64_t v = at[2] * op->stride[0] + i - op->pad[0];
+            int64_t h = at[3] * op->stride[1] + j - op->pad[1];
+            if (v >= 0 && v < x->dims[2] && h >= 0 && h < x->dims[3])
+                sum += load(x, (int64_t[4]){at[0], c, v, h}, x->dims) *
+                       load(w, (int64_t[4]){at[1], c, i, j}, w->dims);
         }
     return sum;
 }
 
-static double product(struct run *r, const struct descriptor *op, const int64_t at[4],
-                      const int64_t whole[4])
+static double product(const struct operation *op, const int64_t at[4], const int64_t whole[4])
 {
-    struct descriptor *a = link_of(op, CUDNN_ATTR_OPERATION_MATMUL_ADESC, 0);
-    struct descriptor *b = link_of(op, CUDNN_ATTR_OPERATION_MATMUL_BDESC, 0);
-    int64_t depth = integer(a, CUDNN_ATTR_TENSOR_DIMENSIONS, 3);
     double sum = 0;
-    for (int64_t k = 0; k < depth; k++)
-        sum += load(r, a, (int64_t[4]){at[0], at[1], at[2], k}, whole) *
-               load(r, b, (int64_t[4]){at[0], at[1], k, at[3]}, whole);
+    for (int64_t k = 0; k < op->x.dims[3]; k++)
+        sum += load(&op->x, (int64_t[4]){at[0], at[1], at[2], k}, whole) *
+               load(&op->b, (int64_t[4]){at[0], at[1], k, at[3]}, whole);
     return sum;
 }
 
-static double reduce(struct run *r, const struct descriptor *op, const int64_t at[4],
-                     const int64_t whole[4])
+static double reduce(const struct operation *op, const int64_t at[4], const int64_t whole[4])
 {
-    struct descriptor *x = link_of(op, CUDNN_ATTR_OPERATION_REDUCTION_XDESC, 0);
-    struct descriptor *how = link_of(op, CUDNN_ATTR_OPERATION_REDUCTION_DESC, 0);
-    bool most = word(how, CUDNN_ATTR_REDUCTION_OPERATOR) == CUDNN_REDUCE_TENSOR_MAX;
-    int64_t columns = integer(x, CUDNN_ATTR_TENSOR_DIMENSIONS, 3);
+    bool most = op->mode == CUDNN_REDUCE_TENSOR_MAX;
     double sum = most ? -INFINITY : 0;
-    for (int64_t k = 0; k < columns; k++) {
-        double v = load(r, x, (int64_t[4]){at[0], at[1], at[2], k}, whole);
+    for (int64_t k = 0; k < op->x.dims[3]; k++) {
+        double v = load(&op->x, (int64_t[4]){at[0], at[1], at[2], k}, whole);
         sum = !most ? sum + v : v > sum ? v : sum;
     }
     return sum;
 }
 
-static double pointwise(struct run *r, const struct descriptor *op, const int64_t at[4],
-                        const int64_t whole[4])
+static double pointwise(const struct operation *op, const int64_t at[4], const int64_t whole[4])
 {
-    struct descriptor *how = link_of(op, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, 0);
-    struct descriptor *bd = link_of(op, CUDNN_ATTR_OPERATION_POINTWISE_BDESC, 0);
-    struct descriptor *td = link_of(op, CUDNN_ATTR_OPERATION_POINTWISE_TDESC, 0);
-    double x = load(r, link_of(op, CUDNN_ATTR_OPERATION_POINTWISE_XDESC, 0), at, whole);
-    double b = bd ? load(r, bd, at, whole) : 0, t = td ? load(r, td, at, whole) : 0;
-    switch (word(how, CUDNN_ATTR_POINTWISE_MODE)) {
+    double x = load(&op->x, at, whole), b = op->has_b ? load(&op->b, at, whole) : 0;
+    switch (op->mode) {
     case CUDNN_POINTWISE_ADD:
         return x + b;
     case CUDNN_POINTWISE_SUB:
@@ -358,41 +345,74 @@ static double pointwise(struct run *r, const struct descriptor *op, const int64_
     case CUDNN_POINTWISE_CMP_GE:
         return x >= b;
     case CUDNN_POINTWISE_BINARY_SELECT:
-        return t != 0 ? x : b;
+        return op->has_t && load(&op->t, at, whole) != 0 ? x : b;
     case CUDNN_POINTWISE_GEN_INDEX:
-        return (double)at[integer(how, CUDNN_ATTR_POINTWISE_AXIS, 0)];
+        return (double)at[op->axis];
     default:
         return NAN;
     }
 }
 
-static const struct {
+/* Where each kind of operation keeps what. */
+static const struct kind {
     cudnnBackendDescriptorType_t type;
-    cudnnBackendAttributeName_t result;
-    double (*value)(struct run *r, const struct descriptor *op, const int64_t at[4],
-                    const int64_t whole[4]);
-} operations[] = {
+    cudnnBackendAttributeName_t x, b, t, y, how, mode;
+    double (*value)(const struct operation *op, const int64_t at[4], const int64_t whole[4]);
+} kinds[] = {
     {CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR,
-     CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y, convolve},
-    {CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR, CUDNN_ATTR_OPERATION_MATMUL_CDESC, product},
-    {CUDNN_BACKEND_OPERATION_REDUCTION_DESCRIPTOR, CUDNN_ATTR_OPERATION_REDUCTION_YDESC, reduce},
-    {CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR, CUDNN_ATTR_OPERATION_POINTWISE_YDESC, pointwise},
+     CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W,
+     CUDNN_ATTR_OPERATION_POINTWISE_TDESC, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y,
+     CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC, CUDNN_ATTR_CONVOLUTION_CONV_MODE,
+     convolve},
+    {CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR, CUDNN_ATTR_OPERATION_MATMUL_ADESC,
+     CUDNN_ATTR_OPERATION_MATMUL_BDESC, CUDNN_ATTR_OPERATION_POINTWISE_TDESC,
+     CUDNN_ATTR_OPERATION_MATMUL_CDESC, CUDNN_ATTR_OPERATION_MATMUL_DESC,
+     CUDNN_ATTR_MATMUL_COMP_TYPE, product},
+    {CUDNN_BACKEND_OPERATION_REDUCTION_DESCRIPTOR, CUDNN_ATTR_OPERATION_REDUCTION_XDESC,
+     CUDNN_ATTR_OPERATION_POINTWISE_BDESC, CUDNN_ATTR_OPERATION_POINTWISE_TDESC,
+     CUDNN_ATTR_OPERATION_REDUCTION_YDESC, CUDNN_ATTR_OPERATION_REDUCTION_DESC,
+     CUDNN_ATTR_REDUCTION_OPERATOR, reduce},
+    {CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR, CUDNN_ATTR_OPERATION_POINTWISE_XDESC,
+     CUDNN_ATTR_OPERATION_POINTWISE_BDESC, CUDNN_ATTR_OPERATION_POINTWISE_TDESC,
+     CUDNN_ATTR_OPERATION_POINTWISE_YDESC, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR,
+     CUDNN_ATTR_POINTWISE_MODE, pointwise},
 };
 
-static void perform(struct run *r, const struct descriptor *op)
+static struct operation operation_of(struct run *r, const struct descriptor *d,
+                                     const struct kind *kind)
 {
-    for (size_t k = 0; k < sizeof(operations) / sizeof(*operations); k++) {
-        if (operations[k].type != op->type)
-            continue;
-        struct descriptor *y = link_of(op, operations[k].result, 0);
-        int64_t d[4], at[4];
-        sizes_of(y, d);
-        for (at[0] = 0; at[0] < d[0]; at[0]++)
-            for (at[1] = 0; at[1] < d[1]; at[1]++)
-                for (at[2] = 0; at[2] < d[2]; at[2]++)
-                    for (at[3] = 0; at[3] < d[3]; at[3]++)
-                        store(r, y, at, operations[k].value(r, op, at, d));
+    struct operation op = {0};
+    struct descriptor *how = link_of(d, kind->how, 0), *b = link_of(d, kind->b, 0);
+    struct descriptor *t = link_of(d, kind->t, 0);
+    op.has_b = b != NULL;
+    op.has_t = t != NULL;
+    op.x = view_of(r, link_of(d, kind->x, 0));
+    if (b)
+        op.b = view_of(r, b);
+    if (t)
+        op.t = view_of(r, t);
+    op.mode = word(how, kind->mode);
+    op.axis = integer(how, CUDNN_ATTR_POINTWISE_AXIS, 0);
+    for (int i = 0; i < 2; i++) {
+        op.stride[i] = integer(how, CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, i);
+        op.pad[i] = integer(how, CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, i);
     }
+    return op;
+}
+
+static void perform(struct run *r, const struct descriptor *d)
+{
+    const struct kind *kind = kinds;
+    while (kind->type != d->type)
+        kind++;
+    struct operation op = operation_of(r, d, kind);
+    struct view y = view_of(r, link_of(d, kind->y, 0));
+    int64_t at[4];
+    for (at[0] = 0; at[0] < y.dims[0]; at[0]++)
+        for (at[1] = 0; at[1] < y.dims[1]; at[1]++)
+            for (at[2] = 0; at[2] < y.dims[2]; at[2]++)
+                for (at[3] = 0; at[3] < y.dims[3]; at[3]++)
+                    store(&y, at, kind->value(&op, at, y.dims));
 }
 
 static cudnnStatus_t execute(cudnnHandle_t handle, cudnnBackendDescriptor_t plan,

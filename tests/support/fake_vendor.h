@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "../../kernels/vendor_tables.h"
+#include "kernels/vendor_tables.h"
 
 /* Numbers in memory: F32, BF16, F16 and (reading only) E4M3; writing rounds. */
 double fake_load(const void *base, int64_t index, enum vendor_type type);
