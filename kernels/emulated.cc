@@ -448,6 +448,8 @@ void gpu_emulate(const gpu_launch &l, const void *kernel, void (*body)(void *), 
     machine *m = machine_get();
     if (m->launch)
         broken("a kernel is launched inside a kernel", l.name);
+    if (!emulated_enter_device())
+        return;
     m->launch = &l;
     check_launch(l, kernel);
     m->body = body;
@@ -470,6 +472,7 @@ void gpu_emulate(const gpu_launch &l, const void *kernel, void (*body)(void *), 
             }
     areas_free(m);
     m->launch = nullptr;
+    emulated_leave_device();
 }
 
 /* ---- the tensor core's twin ---- */
