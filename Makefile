@@ -125,12 +125,9 @@ $(BUILD)/emulated/%.o: %.cc
 $(BUILD)/emulated/%.o: %.c
 	@mkdir -p $(@D)
 	$(call run,cc)$(CC) $(CPPFLAGS) -I. $(CFLAGS) -fPIC -MMD -MP -c -o $@ $<
-$(BUILD)/libomni_emulated.a: $(emulated_obj)
-	@rm -f $@
-	$(call run,ar)$(AR) rcs $@ $^
-# The same as the library that device_open looks for: LD_LIBRARY_PATH=build/emulated.
+# What device_open looks for, by the same name: LD_LIBRARY_PATH=build/emulated build/omnifs …
 $(BUILD)/emulated/libomni_cuda.so: $(emulated_obj)
-	$(call run,link)$(CXX) -shared $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -o $@ $^
+	$(call run,link)$(CXX) -shared -Wl,-soname,$(@F) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -o $@ $^
 
 # ---- unit tests: tests/FOLDER/test_NAME.c is one cmocka program ----
 unit_src := $(sort $(wildcard tests/*/test_*.c))
@@ -141,8 +138,9 @@ helper_obj := $(call obj,$(sort $(wildcard tests/support/*.c)))
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(helper_obj) $(BUILD)/libapp.a $(BUILD)/libomni.a
 	$(call run,link)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(LIBS)
 $(BUILD)/tests/engine/test_cuda%: CPPFLAGS += -I.
-$(BUILD)/tests/engine/test_cuda%: $(BUILD)/tests/engine/test_cuda%.o $(helper_obj) $(BUILD)/libomni_emulated.a $(BUILD)/libapp.a $(BUILD)/libomni.a
-	$(call run,link)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka -lstdc++ $(LIBS)
+$(BUILD)/tests/engine/test_cuda%: LDFLAGS += -Wl,-rpath,'$$ORIGIN/../../emulated'
+$(BUILD)/tests/engine/test_cuda%: $(BUILD)/tests/engine/test_cuda%.o $(helper_obj) $(BUILD)/emulated/libomni_cuda.so $(BUILD)/libapp.a $(BUILD)/libomni.a
+	$(call run,link)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(LIBS)
 # Tests with fakes of their own: the first definition counts.
 $(BUILD)/tests/fs/test_trigger: LDFLAGS += -Wl,-z,muldefs
 .SECONDARY:
