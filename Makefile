@@ -7,6 +7,8 @@ MAKEFLAGS += --no-builtin-rules
 BUILD   ?= build
 PREFIX  ?= /usr/local
 CC      := $(if $(filter default,$(origin CC)),gcc,$(CC))
+# The C++ compiler that goes with CC: it compiles the kernels for the CPU, for tests.
+CXX     := $(if $(filter default,$(origin CXX)),$(patsubst clang,clang++,$(patsubst gcc,g++,$(CC))),$(CXX))
 AR      := $(if $(filter default,$(origin AR)),ar,$(AR))
 VERSION := $(shell cat VERSION)
 COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
@@ -34,6 +36,8 @@ CFLAGS   += -std=c11 $(OPT) -g -fno-math-errno -Wall -Wextra -Wpedantic -Werror 
             $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all \
                 $(if $(is_clang),,-Wno-maybe-uninitialized))
 LDFLAGS  += $(OPENMP) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -Wl,--as-needed
+# The CUDA backend is a library that finds the engine's functions in the program that opens it.
+LDFLAGS  += -rdynamic -Wl,-rpath,'$$ORIGIN:$$ORIGIN/../lib/omnifs'
 # System headers with pedantic noise are not ours to fix.
 SYS      := $(patsubst -I%,-isystem %,$(PKG_CFLAGS))
 
@@ -77,6 +81,54 @@ deps:
 deps-test:
 	@scripts/deps build run test fuzz
 
+# ---- the CUDA backend: kernels/, compiled by nvcc for GPUs and by CXX for tests ----
+kernel_src := $(sort $(wildcard kernels/*.cu))
+kernel_c   := $(sort $(wildcard kernels/*.c))
+NVCC       ?= $(or $(shell command -v nvcc 2>/dev/null),$(wildcard /usr/local/cuda/bin/nvcc))
+# One library for all: A100, RTX 30, RTX 40 and L4, H100 and H200, B200, RTX 50; newer ones compile
+# the last at the first start.
+CUDA_ARCHS ?= 80 86 89 90 100 120
+CUDA_GENCODE = $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) \
+               -gencode arch=compute_$(lastword $(CUDA_ARCHS)),code=compute_$(lastword $(CUDA_ARCHS))
+NVCCFLAGS  ?= -O3
+cuda_obj   := $(patsubst %.cu,$(BUILD)/cuda/%.o,$(filter-out %emulated.cu,$(kernel_src))) \
+              $(patsubst %.c,$(BUILD)/cuda/%.o,$(kernel_c))
+emulated_obj := $(patsubst %.cu,$(BUILD)/emulated/%.o,$(filter-out %_cuda.cu,$(kernel_src))) \
+                $(patsubst %.c,$(BUILD)/emulated/%.o,$(kernel_c)) \
+                $(patsubst %.cc,$(BUILD)/emulated/%.o,$(sort $(wildcard kernels/*.cc)))
+CXXFLAGS += -std=c++20 $(OPT) -g -fno-exceptions -fno-rtti -Wall -Wextra -Wpedantic -Werror -fPIC \
+            $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all)
+
+cuda: $(BUILD)/libomni_cuda.so
+have-nvcc:
+	@[ -n "$(NVCC)" ] || { echo 'make cuda needs nvcc of the CUDA toolkit (13 or later), on PATH, in /usr/local/cuda/bin or as NVCC=' >&2; exit 1; }
+$(BUILD)/cuda/%.o: %.cu | have-nvcc
+	@mkdir -p $(@D)
+	$(call run,nvcc)$(NVCC) -std=c++20 $(NVCCFLAGS) $(CUDA_GENCODE) -D_GNU_SOURCE -I. -Isrc \
+	    -Xcompiler -fPIC,-fvisibility=hidden,-Wall -MMD -MP -c -o $@ $<
+$(BUILD)/cuda/%.o: %.c
+	@mkdir -p $(@D)
+	$(call run,cc)$(CC) $(CPPFLAGS) -I. $(CFLAGS) -fPIC -fvisibility=hidden -MMD -MP -c -o $@ $<
+$(BUILD)/libomni_cuda.so: $(cuda_obj) | have-nvcc
+	$(call run,nvcc)$(NVCC) -shared -cudart static -o $@ $(cuda_obj)
+# The kernels still compile, for one kind of GPU: what `make test` does where there is an nvcc.
+cuda-check:
+	@$(if $(NVCC),$(MAKE) --no-print-directory BUILD=$(BUILD)/cuda-check CUDA_ARCHS=90 NVCCFLAGS=-O0 cuda,\
+	    echo 'There is no nvcc: the CUDA backend is not compiled.')
+
+$(BUILD)/emulated/%.o: %.cu
+	@mkdir -p $(@D)
+	$(call run,cxx)$(CXX) -D_GNU_SOURCE -I. -Isrc $(CXXFLAGS) -MMD -MP -x c++ -c -o $@ $<
+$(BUILD)/emulated/%.o: %.cc
+	@mkdir -p $(@D)
+	$(call run,cxx)$(CXX) -D_GNU_SOURCE -I. -Isrc $(CXXFLAGS) -MMD -MP -c -o $@ $<
+$(BUILD)/emulated/%.o: %.c
+	@mkdir -p $(@D)
+	$(call run,cc)$(CC) $(CPPFLAGS) -I. $(CFLAGS) -fPIC -MMD -MP -c -o $@ $<
+# What device_open looks for, by the same name: LD_LIBRARY_PATH=build/emulated build/omnifs …
+$(BUILD)/emulated/libomni_cuda.so: $(emulated_obj)
+	$(call run,link)$(CXX) -shared -Wl,-soname,$(@F) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -o $@ $^
+
 # ---- unit tests: tests/FOLDER/test_NAME.c is one cmocka program ----
 unit_src := $(sort $(wildcard tests/*/test_*.c))
 unit_bin := $(patsubst tests/%.c,$(BUILD)/tests/%,$(unit_src))
@@ -85,11 +137,12 @@ e2e_helpers := $(patsubst tests/%.c,$(BUILD)/tests/%,$(filter-out tests/e2e/test
 helper_obj := $(call obj,$(sort $(wildcard tests/support/*.c)))
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(helper_obj) $(BUILD)/libapp.a $(BUILD)/libomni.a
 	$(call run,link)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(LIBS)
+$(BUILD)/tests/engine/test_cuda% $(BUILD)/tests/support/fake_cu%: CPPFLAGS += -I.
+$(BUILD)/tests/engine/test_cuda%: LDFLAGS += -Wl,-rpath,'$$ORIGIN/../../emulated'
+$(BUILD)/tests/engine/test_cuda%: $(BUILD)/tests/engine/test_cuda%.o $(helper_obj) $(BUILD)/emulated/libomni_cuda.so $(BUILD)/libapp.a $(BUILD)/libomni.a
+	$(call run,link)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(LIBS)
 # Tests with fakes of their own: the first definition counts.
 $(BUILD)/tests/fs/test_trigger: LDFLAGS += -Wl,-z,muldefs
-# What stands between the CUDA backend and NVIDIA's libraries is plain C: it is tested everywhere.
-vendor_obj := $(patsubst %,$(BUILD)/kernels/%.o,vendor choices cublaslt cudnn cudnn_graph)
-$(BUILD)/tests/engine/test_cuda_vendor: $(vendor_obj)
 # What tests open in the place of the NVIDIA driver's library.
 fake_nvml := $(BUILD)/tests/support/nvml/fake_nvml.so
 $(fake_nvml): tests/support/nvml/fake_nvml.c
@@ -156,7 +209,7 @@ bench: all
 	@$(BUILD)/omnifs bench
 
 # ---- house-keeping ----
-c_files := $(shell find src kernels tests examples -name '*.[ch]' 2>/dev/null)
+c_files := $(shell find src tests examples kernels -name '*.[ch]' 2>/dev/null) $(wildcard kernels/*.cu kernels/*.cc)
 shell_files := $(wildcard scripts/*) tests/run .ci/run $(wildcard tests/*/*.sh)
 man_pages := $(wildcard man/*.[1-8])
 format:
@@ -175,9 +228,6 @@ check-aarch64:
 	        -idirafter /usr/include -idirafter /usr/include/x86_64-linux-gnu \
 	        $(CFLAGS) -fsyntax-only "$$f" || exit 1; \
 	done; echo "everything compiles for aarch64"
-
-cuda:
-	@echo 'There is no CUDA backend yet: omnifs draws on the CPU. docs/architecture.md says where one would plug in.'
 
 # ---- install ----
 bindir     = $(DESTDIR)$(PREFIX)/bin
@@ -233,11 +283,12 @@ help:
 #H make reference   compare with PyTorch, diffusers and transformers in a venv
 #H make bench       measure this machine
 #H make install|uninstall   DESTDIR=, PREFIX=/usr/local
+#H make cuda        build/libomni_cuda.so, the CUDA backend (nvcc of CUDA 13); make cuda-check: one arch
 #H make format|lint|check-aarch64|clean
 
 always:
 .PHONY: all always have-packages deps deps-test unit-programs fuzz-programs test test-build check asan \
-        ubsan tsan fuzz soak reference demo bench format lint check-aarch64 cuda install uninstall \
+        ubsan tsan fuzz soak reference demo bench format lint check-aarch64 cuda cuda-check have-nvcc install uninstall \
         clean help
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

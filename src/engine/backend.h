@@ -35,6 +35,7 @@ static inline bool tensor_contiguous(const struct tensor *t)
  * not fit, NULL without error while planning. 64-byte aligned. */
 void *ops_scratch(struct ops *o, size_t bytes);
 enum dtype ops_compute(const struct ops *o);
+struct backend *ops_backend(const struct ops *o);
 /* For long kernels: true when the work should stop (cancelled). */
 bool ops_cancelled(struct ops *o);
 

@@ -74,6 +74,11 @@ enum dtype ops_compute(const struct ops *o)
     return o->compute;
 }
 
+struct backend *ops_backend(const struct ops *o)
+{
+    return o->backend;
+}
+
 size_t ops_peak(const struct ops *o)
 {
     return o->peak;
