@@ -24,22 +24,33 @@ double fake_load(const void *base, int64_t index, enum vendor_type type)
     if (type == VENDOR_E4M3)
         return small_float(((const uint8_t *)base)[index], 4, 3);
     uint16_t bits = ((const uint16_t *)base)[index];
-    return type == VENDOR_F16 ? small_float(bits, 5, 10) : small_float(bits, 8, 7);
+    if (type == VENDOR_F16)
+        return small_float(bits, 5, 10);
+    uint32_t wide = (uint32_t)bits << 16;
+    float v;
+    memcpy(&v, &wide, sizeof(v));
+    return v;
 }
 
-/* Rounds to `mantissa_bits` behind the point, to even; exponents are taken to fit. */
-static uint16_t to_small(double value, int exponent_bits, int mantissa_bits)
+/* Rounded to even; exponents are taken to fit. */
+static uint16_t to_f16(double value)
 {
-    int exponent, bias = (1 << (exponent_bits - 1)) - 1;
-    unsigned sign = value < 0 ? 1u << (exponent_bits + mantissa_bits) : 0;
+    int exponent;
     if (value == 0)
         return 0;
     frexp(fabs(value), &exponent);
-    exponent = exponent - 1 < 1 - bias ? 1 - bias : exponent - 1;
-    unsigned units = (unsigned)nearbyint(ldexp(fabs(value), mantissa_bits - exponent));
-    unsigned step = 1u << mantissa_bits;
-    return (uint16_t)(sign +
-                      (units < step ? units : units + (unsigned)(exponent + bias - 1) * step));
+    exponent = exponent < -13 ? -14 : exponent - 1;
+    unsigned units = (unsigned)nearbyint(ldexp(fabs(value), 10 - exponent));
+    unsigned sign = value < 0 ? 1u << 15 : 0;
+    return (uint16_t)(sign + (units < 1024 ? units : units + (unsigned)(exponent + 14) * 1024));
+}
+
+static uint16_t to_bf16(double value)
+{
+    float v = (float)value;
+    uint32_t wide;
+    memcpy(&wide, &v, sizeof(wide));
+    return (uint16_t)((wide + 0x7FFF + (wide >> 16 & 1)) >> 16);
 }
 
 void fake_store(void *base, int64_t index, enum vendor_type type, double value)
@@ -47,8 +58,7 @@ void fake_store(void *base, int64_t index, enum vendor_type type, double value)
     if (type == VENDOR_F32)
         ((float *)base)[index] = (float)value;
     else
-        ((uint16_t *)base)[index] =
-            type == VENDOR_F16 ? to_small(value, 5, 10) : to_small(value, 8, 7);
+        ((uint16_t *)base)[index] = type == VENDOR_F16 ? to_f16(value) : to_bf16(value);
 }
 
 #ifdef VENDOR_CUBLASLT
@@ -243,13 +253,6 @@ static enum vendor_type type_of(cudaDataType t)
                               : VENDOR_E4M3;
 }
 
-/* op(matrix)[i, j], column-major. */
-static double element(const void *base, const struct layout *l, cublasOperation_t op, int64_t i,
-                      int64_t j)
-{
-    return fake_load(base, op == CUBLAS_OP_T ? j + i * l->ld : i + j * l->ld, type_of(l->type));
-}
-
 static double finish(const struct product *p, double sum, int64_t row, enum vendor_type type)
 {
     if (p->epilogue & CUBLASLT_EPILOGUE_BIAS)
@@ -261,14 +264,20 @@ static double finish(const struct product *p, double sum, int64_t row, enum vend
     return sum;
 }
 
-/* Odd algorithms add from the front, even ones from the back in fp32: their bits differ. */
+/* One row of op(A) times one column of op(B). Odd algorithms add from the front, even ones from the
+ * back in fp32: their bits differ. */
 static double dot(const struct product *p, const void *a, const struct layout *la, const void *b,
                   const struct layout *lb, int64_t i, int64_t j, int64_t depth, bool backwards)
 {
+    enum vendor_type a_type = type_of(la->type), b_type = type_of(lb->type);
+    int64_t a_step = p->a == CUBLAS_OP_T ? 1 : la->ld, b_step = p->b == CUBLAS_OP_T ? lb->ld : 1;
+    int64_t a_from = p->a == CUBLAS_OP_T ? i * la->ld : i;
+    int64_t b_from = p->b == CUBLAS_OP_T ? j : j * lb->ld;
     float sum = 0;
     for (int64_t t = 0; t < depth; t++) {
         int64_t k = backwards ? depth - 1 - t : t;
-        sum += (float)(element(a, la, p->a, i, k) * element(b, lb, p->b, k, j));
+        sum += (float)(fake_load(a, a_from + k * a_step, a_type) *
+                       fake_load(b, b_from + k * b_step, b_type));
     }
     return sum * (p->a_scale ? *p->a_scale : 1) * (p->b_scale ? *p->b_scale : 1);
 }

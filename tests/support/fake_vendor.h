@@ -38,6 +38,7 @@ struct fake_cudnn {
     cudnnBackendNumericalNote_t note; /* of the first engine; TYPE_COUNT: none */
     int64_t workspace;                /* of the first plan */
     int most_operations;              /* graphs with more are not supported; 0: any */
+    bool broken;                      /* no plan runs */
     /* seen */
     int alive, searches, runs, engine; /* descriptors; calls; of the last run */
     int operations;                    /* of the last run */
