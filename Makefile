@@ -96,7 +96,7 @@ cuda_obj   := $(patsubst %.cu,$(BUILD)/cuda/%.o,$(filter-out %emulated.cu,$(kern
 emulated_obj := $(patsubst %.cu,$(BUILD)/emulated/%.o,$(filter-out %_cuda.cu,$(kernel_src))) \
                 $(patsubst %.c,$(BUILD)/emulated/%.o,$(kernel_c)) \
                 $(patsubst %.cc,$(BUILD)/emulated/%.o,$(sort $(wildcard kernels/*.cc)))
-CXXFLAGS += -std=c++20 $(OPT) -g -fno-exceptions -fno-rtti -Wall -Wextra -Wpedantic -Werror -fPIC \
+CXXFLAGS += -std=c++20 $(OPT) -g -fno-exceptions -fno-rtti -ftls-model=initial-exec -Wall -Wextra -Wpedantic -Werror -fPIC \
             $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all)
 
 cuda: $(BUILD)/libomni_cuda.so
