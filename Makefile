@@ -130,7 +130,8 @@ $(BUILD)/emulated/libomni_cuda.so: $(emulated_obj)
 	$(call run,link)$(CXX) -shared -Wl,-soname,$(@F) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -o $@ $^
 
 # ---- unit tests: tests/FOLDER/test_NAME.c is one cmocka program ----
-unit_src := $(sort $(wildcard tests/*/test_*.c))
+# (ThreadSanitizer does not know the fibers of emulated kernels.)
+unit_src := $(filter-out $(if $(findstring thread,$(SANITIZE)),tests/engine/test_cuda%),$(sort $(wildcard tests/*/test_*.c)))
 unit_bin := $(patsubst tests/%.c,$(BUILD)/tests/%,$(unit_src))
 # Programs that tests start: whatever else tests/e2e holds.
 e2e_helpers := $(patsubst tests/%.c,$(BUILD)/tests/%,$(filter-out tests/e2e/test_%,$(wildcard tests/e2e/*.c)))
@@ -145,7 +146,10 @@ $(BUILD)/tests/engine/test_cuda%: $(BUILD)/tests/engine/test_cuda%.o $(helper_ob
 $(BUILD)/tests/fs/test_trigger: LDFLAGS += -Wl,-z,muldefs
 .SECONDARY:
 
-unit-programs: $(unit_bin) $(e2e_helpers)
+# Held to a GPU by tools/gpu-report; here it only has to compile.
+device_bin := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tests/device/*.c)))
+
+unit-programs: $(unit_bin) $(e2e_helpers) $(device_bin)
 
 # ---- tests/FOLDER/test_NAME.sh drive the real program; $OMNIFS names it ----
 test_scripts := $(sort $(wildcard tests/*/test_*.sh))
@@ -202,7 +206,7 @@ bench: all
 
 # ---- house-keeping ----
 c_files := $(shell find src tests examples kernels -name '*.[ch]' 2>/dev/null) $(wildcard kernels/*.cu kernels/*.cc)
-shell_files := $(wildcard scripts/*) tests/run .ci/run $(wildcard tests/*/*.sh)
+shell_files := $(wildcard scripts/* tools/*) tests/run .ci/run $(wildcard tests/*/*.sh)
 man_pages := $(wildcard man/*.[1-8])
 format:
 	clang-format -i $(c_files)
@@ -246,6 +250,7 @@ install: all
 	$(fill) share/systemd/omnifs@.service >$(unitdir)/system/omnifs@.service
 	$(fill) share/systemd/omnifs-user.service >$(unitdir)/user/omnifs.service
 	install -Dm644 share/completion/omnifs.bash $(completion)/omnifs
+	if [ -e $(BUILD)/libomni_cuda.so ]; then install -Dm755 $(BUILD)/libomni_cuda.so $(libdir)/omnifs/libomni_cuda.so; fi
 	install -Dm644 $(BUILD)/libomni.a $(libdir)/libomni.a
 	install -Dm644 src/engine/omni.h $(includedir)/engine/omni.h
 	install -Dm644 src/base/err.h $(includedir)/base/err.h
@@ -256,7 +261,7 @@ install: all
 uninstall:
 	rm -f $(bindir)/omnifs $(sbindir)/mount.omnifs $(sbindir)/mount.fuse.omnifs $(completion)/omnifs
 	rm -f $(unitdir)/system/omnifs@.service $(unitdir)/user/omnifs.service
-	rm -f $(libdir)/libomni.a $(libdir)/pkgconfig/omni.pc
+	rm -f $(libdir)/libomni.a $(libdir)/pkgconfig/omni.pc $(libdir)/omnifs/libomni_cuda.so
 	rm -rf $(sharedir) $(includedir)
 	for f in $(man_pages); do rm -f $(mandir)/man$${f##*.}/$${f##*/}; done
 

@@ -390,8 +390,10 @@ void cuda_attention(struct ops *o, struct tensor *y, const struct tensor *q, con
                     const struct tensor *v, const struct attention_args *args)
 {
     struct cuda *c = cuda_of(ops_backend(o));
-    if (c->library.attention && c->library.attention(c, o, y, q, k, v, args))
+    if (c->library.attention && c->library.attention(c, o, y, q, k, v, args)) {
+        cuda_launched(o, "attention");
         return;
+    }
     if (ops_planning(o))
         return;
     c = cuda_here(o);

@@ -228,17 +228,20 @@ static void check_devices(struct report *r)
         return;
     }
     json_t *devices = json_loads(text, 0, NULL), *device;
+    bool cuda = false;
     size_t i;
     json_array_foreach(devices, i, device)
     {
+        cuda = cuda || (json_is_string(device) && strstr(json_string_value(device), "cuda"));
         AUTO_FREE char *dump = json_is_string(device) ? strdup(json_string_value(device))
                                                       : json_dumps(device, JSON_COMPACT);
         add(r, "device", GOOD, dump ? dump : "", NULL);
     }
     json_decref(devices);
-    if (access("/dev/nvidia0", F_OK) == 0)
-        add(r, "gpu", ADVICE, "there is an NVIDIA GPU",
-            "this build has no CUDA backend and draws on the CPU");
+    if (!cuda && access("/dev/nvidia0", F_OK) == 0)
+        add(r, "gpu", ADVICE, "there is an NVIDIA GPU, and omnifs draws on the CPU",
+            "make cuda, and make install again; omnifs run with OMNIFS_DEVICE=cuda says what is "
+            "missing");
 }
 
 /* Each format is tried for real: a distribution may ship its libraries without an encoder. */
