@@ -92,11 +92,13 @@ CUDA_GENCODE = $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)
                -gencode arch=compute_$(lastword $(CUDA_ARCHS)),code=compute_$(lastword $(CUDA_ARCHS))
 NVCCFLAGS  ?= -O3
 cuda_obj   := $(patsubst %.cu,$(BUILD)/cuda/%.o,$(filter-out %emulated.cu,$(kernel_src))) \
-              $(patsubst %.c,$(BUILD)/cuda/%.o,$(kernel_c))
+              $(patsubst %.c,$(BUILD)/cuda/%.o,$(kernel_c) src/base/symbols.c)
+# Headers of cuBLASLt and cuDNN lie beside the toolkit's own; without them both are never used.
+cuda_headers := $(if $(NVCC),-isystem $(abspath $(dir $(realpath $(NVCC)))../include))
 emulated_obj := $(patsubst %.cu,$(BUILD)/emulated/%.o,$(filter-out %_cuda.cu,$(kernel_src))) \
                 $(patsubst %.c,$(BUILD)/emulated/%.o,$(kernel_c)) \
                 $(patsubst %.cc,$(BUILD)/emulated/%.o,$(sort $(wildcard kernels/*.cc)))
-CXXFLAGS += -std=c++20 $(OPT) -g -fno-exceptions -fno-rtti -Wall -Wextra -Wpedantic -Werror -fPIC \
+CXXFLAGS += -std=c++20 $(OPT) -g -fno-exceptions -fno-rtti -ftls-model=initial-exec -Wall -Wextra -Wpedantic -Werror -fPIC \
             $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all)
 
 cuda: $(BUILD)/libomni_cuda.so
@@ -108,7 +110,7 @@ $(BUILD)/cuda/%.o: %.cu | have-nvcc
 	    -Xcompiler -fPIC,-fvisibility=hidden,-Wall -MMD -MP -c -o $@ $<
 $(BUILD)/cuda/%.o: %.c
 	@mkdir -p $(@D)
-	$(call run,cc)$(CC) $(CPPFLAGS) -I. $(CFLAGS) -fPIC -fvisibility=hidden -MMD -MP -c -o $@ $<
+	$(call run,cc)$(CC) $(CPPFLAGS) -I. $(cuda_headers) $(CFLAGS) -fPIC -fvisibility=hidden -MMD -MP -c -o $@ $<
 $(BUILD)/libomni_cuda.so: $(cuda_obj) | have-nvcc
 	$(call run,nvcc)$(NVCC) -shared -cudart static -o $@ $(cuda_obj)
 # The kernels still compile, for one kind of GPU: what `make test` does where there is an nvcc.
@@ -130,7 +132,8 @@ $(BUILD)/emulated/libomni_cuda.so: $(emulated_obj)
 	$(call run,link)$(CXX) -shared -Wl,-soname,$(@F) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -o $@ $^
 
 # ---- unit tests: tests/FOLDER/test_NAME.c is one cmocka program ----
-unit_src := $(sort $(wildcard tests/*/test_*.c))
+# (ThreadSanitizer does not know the fibers of emulated kernels.)
+unit_src := $(filter-out $(if $(findstring thread,$(SANITIZE)),tests/engine/test_cuda%),$(sort $(wildcard tests/*/test_*.c)))
 unit_bin := $(patsubst tests/%.c,$(BUILD)/tests/%,$(unit_src))
 # Programs that tests start: whatever else tests/e2e holds.
 e2e_helpers := $(patsubst tests/%.c,$(BUILD)/tests/%,$(filter-out tests/e2e/test_%,$(wildcard tests/e2e/*.c)))
@@ -153,7 +156,10 @@ $(nvml_tests:%=$(BUILD)/tests/%.o): CPPFLAGS += -DFAKE_NVML_LIBRARY='"$(abspath 
 $(nvml_tests:%=$(BUILD)/tests/%): | $(fake_nvml)
 .SECONDARY:
 
-unit-programs: $(unit_bin) $(e2e_helpers) $(fake_nvml)
+# Held to a GPU by tools/gpu-report; here it only has to compile.
+device_bin := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tests/device/*.c)))
+
+unit-programs: $(unit_bin) $(e2e_helpers) $(device_bin) $(fake_nvml)
 
 # ---- tests/FOLDER/test_NAME.sh drive the real program; $OMNIFS names it ----
 test_scripts := $(sort $(wildcard tests/*/test_*.sh))
@@ -210,7 +216,7 @@ bench: all
 
 # ---- house-keeping ----
 c_files := $(shell find src tests examples kernels -name '*.[ch]' 2>/dev/null) $(wildcard kernels/*.cu kernels/*.cc)
-shell_files := $(wildcard scripts/*) tests/run .ci/run $(wildcard tests/*/*.sh)
+shell_files := $(wildcard scripts/* tools/*) tests/run .ci/run $(wildcard tests/*/*.sh)
 man_pages := $(wildcard man/*.[1-8])
 format:
 	clang-format -i $(c_files)
@@ -254,6 +260,7 @@ install: all
 	$(fill) share/systemd/omnifs@.service >$(unitdir)/system/omnifs@.service
 	$(fill) share/systemd/omnifs-user.service >$(unitdir)/user/omnifs.service
 	install -Dm644 share/completion/omnifs.bash $(completion)/omnifs
+	if [ -e $(BUILD)/libomni_cuda.so ]; then install -Dm755 $(BUILD)/libomni_cuda.so $(libdir)/omnifs/libomni_cuda.so; fi
 	install -Dm644 $(BUILD)/libomni.a $(libdir)/libomni.a
 	install -Dm644 src/engine/omni.h $(includedir)/engine/omni.h
 	install -Dm644 src/base/err.h $(includedir)/base/err.h
@@ -264,7 +271,7 @@ install: all
 uninstall:
 	rm -f $(bindir)/omnifs $(sbindir)/mount.omnifs $(sbindir)/mount.fuse.omnifs $(completion)/omnifs
 	rm -f $(unitdir)/system/omnifs@.service $(unitdir)/user/omnifs.service
-	rm -f $(libdir)/libomni.a $(libdir)/pkgconfig/omni.pc
+	rm -f $(libdir)/libomni.a $(libdir)/pkgconfig/omni.pc $(libdir)/omnifs/libomni_cuda.so
 	rm -rf $(sharedir) $(includedir)
 	for f in $(man_pages); do rm -f $(mandir)/man$${f##*.}/$${f##*/}; done
 

@@ -128,10 +128,11 @@ __global__ void GPU_BOUNDS(PLAIN_THREADS) plain_attention(attention a)
                 load_tile<PLAIN_KEYS, PLAIN_COLUMNS>(v, a, p.v, a.v_strides[1], first, a.tk,
                                                      p.column);
             __syncthreads();
-            for (int i = 0; i < PLAIN_CHUNK; i++)
+            for (int i = 0; i < PLAIN_CHUNK; i++) {
                 GPU_UNROLL
-            for (int j = 0; j < KEYS_EACH; j++)
-                score[j] += q[row][i] * k[part + PLAIN_PARTS * j][i];
+                for (int j = 0; j < KEYS_EACH; j++)
+                    score[j] += q[row][i] * k[part + PLAIN_PARTS * j][i];
+            }
         }
         float largest = most, now = 0.0f;
         GPU_UNROLL
@@ -216,22 +217,23 @@ __device__ __forceinline__ void load_turned(uint32_t *to, const attention &a, co
 
 /* score[8][·] += 16 queries · 64 keys over a chunk. */
 template <int Chunk>
-__device__ __forceinline__ void add_scores(float (&score)[MMA_KEYS / 8][4], const uint32_t *q,
+__device__ __forceinline__ void add_scores(float (&score)[1][MMA_KEYS / 8][4], const uint32_t *q,
                                            const uint32_t *k)
 {
     enum { PITCH = Chunk / 2 + 4 };
     int g = (int)threadIdx.x % GPU_WARP / 4, t = (int)threadIdx.x % 4;
     GPU_UNROLL
     for (int i = 0; i < Chunk / 2; i += 8) { /* words */
-        uint32_t x[4];
+        uint32_t x[1][4], y[MMA_KEYS / 8][2];
         GPU_UNROLL
         for (int r = 0; r < 4; r++)
-            x[r] = q[(g + 8 * (r % 2)) * PITCH + i + t + 4 * (r / 2)];
+            x[0][r] = q[(g + 8 * (r % 2)) * PITCH + i + t + 4 * (r / 2)];
         GPU_UNROLL
         for (int j = 0; j < MMA_KEYS / 8; j++) {
-            uint32_t y[2] = {k[(8 * j + g) * PITCH + i + t], k[(8 * j + g) * PITCH + i + t + 4]};
-            mma_m16n8k16(score[j], x, y);
+            y[j][0] = k[(8 * j + g) * PITCH + i + t];
+            y[j][1] = k[(8 * j + g) * PITCH + i + t + 4];
         }
+        mma_tiles(score, x, y);
     }
 }
 
@@ -246,12 +248,14 @@ __device__ __forceinline__ void soften(float (&score)[MMA_KEYS / 8][4], const at
     for (int r = 0; r < 2; r++) {
         float largest = most[r], now = 0.0f;
         GPU_UNROLL
-        for (int j = 0; j < MMA_KEYS / 8; j++)
+        for (int j = 0; j < MMA_KEYS / 8; j++) {
             GPU_UNROLL
-        for (int e = 0; e < 2; e++) {
-            float &s = score[j][2 * r + e];
-            s = visible(a, p, query + 8 * r, first + 8 * j + 2 * t + e) ? s * a.scale : -INFINITY;
-            largest = s > largest ? s : largest;
+            for (int e = 0; e < 2; e++) {
+                float &s = score[j][2 * r + e];
+                s = visible(a, p, query + 8 * r, first + 8 * j + 2 * t + e) ? s * a.scale
+                                                                            : -INFINITY;
+                largest = s > largest ? s : largest;
+            }
         }
         for (int mask = 2; mask > 0; mask /= 2) {
             float other = __shfl_xor_sync(GPU_FULL, largest, mask);
@@ -260,12 +264,13 @@ __device__ __forceinline__ void soften(float (&score)[MMA_KEYS / 8][4], const at
         factor[r] = rescale(most[r], largest);
         most[r] = largest;
         GPU_UNROLL
-        for (int j = 0; j < MMA_KEYS / 8; j++)
+        for (int j = 0; j < MMA_KEYS / 8; j++) {
             GPU_UNROLL
-        for (int e = 0; e < 2; e++) {
-            float &s = score[j][2 * r + e];
-            s = weight_of(s, largest);
-            now += s;
+            for (int e = 0; e < 2; e++) {
+                float &s = score[j][2 * r + e];
+                s = weight_of(s, largest);
+                now += s;
+            }
         }
         for (int mask = 2; mask > 0; mask /= 2)
             now += __shfl_xor_sync(GPU_FULL, now, mask);
@@ -277,20 +282,21 @@ __device__ __forceinline__ void soften(float (&score)[MMA_KEYS / 8][4], const at
  * `a`: the same lanes hold the same rows and columns. */
 template <int Chunk>
 __device__ __forceinline__ void
-add_values(float (&sum)[Chunk / 8][4], const float (&weight)[MMA_KEYS / 8][4], const uint32_t *v)
+add_values(float (&sum)[1][Chunk / 8][4], const float (&weight)[MMA_KEYS / 8][4], const uint32_t *v)
 {
     int g = (int)threadIdx.x % GPU_WARP / 4, t = (int)threadIdx.x % 4;
     GPU_UNROLL
     for (int i = 0; i < MMA_KEYS / 16; i++) {
         const float *low = weight[2 * i], *high = weight[2 * i + 1];
-        uint32_t x[4] = {bf16_pair(low[0], low[1]), bf16_pair(low[2], low[3]),
-                         bf16_pair(high[0], high[1]), bf16_pair(high[2], high[3])};
+        uint32_t x[1][4] = {{bf16_pair(low[0], low[1]), bf16_pair(low[2], low[3]),
+                             bf16_pair(high[0], high[1]), bf16_pair(high[2], high[3])}};
+        uint32_t y[Chunk / 8][2];
         GPU_UNROLL
         for (int j = 0; j < Chunk / 8; j++) {
-            const uint32_t *column = v + (8 * j + g) * TURNED_PITCH + 8 * i + t;
-            uint32_t y[2] = {column[0], column[4]};
-            mma_m16n8k16(sum[j], x, y);
+            y[j][0] = v[(8 * j + g) * TURNED_PITCH + 8 * i + t];
+            y[j][1] = v[(8 * j + g) * TURNED_PITCH + 8 * i + t + 4];
         }
+        mma_tiles(sum, x, y);
     }
 }
 
@@ -306,9 +312,9 @@ template <int Chunk> __global__ void GPU_BOUNDS(MMA_THREADS) mma_attention(atten
     int warp = (int)threadIdx.x / GPU_WARP, g = (int)threadIdx.x % GPU_WARP / 4;
     int t = (int)threadIdx.x % 4;
     int64_t query = p.first + 16 * warp + g;
-    float most[2] = {-INFINITY, -INFINITY}, total[2] = {}, sum[Chunk / 8][4] = {};
+    float most[2] = {-INFINITY, -INFINITY}, total[2] = {}, sum[1][Chunk / 8][4] = {};
     for (int64_t first = 0; first < p.keys; first += MMA_KEYS) {
-        float score[MMA_KEYS / 8][4] = {}, factor[2];
+        float score[1][MMA_KEYS / 8][4] = {}, factor[2];
         for (int c = 0; c < a.d; c += Chunk) {
             __syncthreads();
             if (a.d > Chunk || first == 0)
@@ -317,26 +323,28 @@ template <int Chunk> __global__ void GPU_BOUNDS(MMA_THREADS) mma_attention(atten
             __syncthreads();
             add_scores<Chunk>(score, q + 16 * warp * PITCH, kv);
         }
-        soften(score, a, p, query, first, most, total, factor);
+        soften(score[0], a, p, query, first, most, total, factor);
         GPU_UNROLL
-        for (int j = 0; j < Chunk / 8; j++)
+        for (int j = 0; j < Chunk / 8; j++) {
             GPU_UNROLL
-        for (int e = 0; e < 4; e++)
-            sum[j][e] *= factor[e / 2];
+            for (int e = 0; e < 4; e++)
+                sum[0][j][e] *= factor[e / 2];
+        }
         __syncthreads();
         load_turned<Chunk>(kv, a, p.v, a.v_strides[1], first, a.tk, p.column);
         __syncthreads();
-        add_values<Chunk>(sum, score, kv);
+        add_values<Chunk>(sum, score[0], kv);
     }
     GPU_UNROLL
-    for (int j = 0; j < Chunk / 8; j++)
+    for (int j = 0; j < Chunk / 8; j++) {
         GPU_UNROLL
-    for (int e = 0; e < 4; e++) {
-        int64_t row = query + 8 * (e / 2);
-        int column = p.column + 8 * j + 2 * t + e % 2;
-        if (row < a.tq && column < a.d)
-            a.y[((p.item * a.tq + row) * a.heads + p.head) * a.d + column] =
-                finished(sum[j][e], total[e / 2]);
+        for (int e = 0; e < 4; e++) {
+            int64_t row = query + 8 * (e / 2);
+            int column = p.column + 8 * j + 2 * t + e % 2;
+            if (row < a.tq && column < a.d)
+                a.y[((p.item * a.tq + row) * a.heads + p.head) * a.d + column] =
+                    finished(sum[0][j][e], total[e / 2]);
+        }
     }
 }
 
@@ -382,8 +390,10 @@ void cuda_attention(struct ops *o, struct tensor *y, const struct tensor *q, con
                     const struct tensor *v, const struct attention_args *args)
 {
     struct cuda *c = cuda_of(ops_backend(o));
-    if (c->library.attention && c->library.attention(c, o, y, q, k, v, args))
+    if (c->library.attention && c->library.attention(c, o, y, q, k, v, args)) {
+        cuda_launched(o, "attention");
         return;
+    }
     if (ops_planning(o))
         return;
     c = cuda_here(o);

@@ -275,6 +275,8 @@ int omni_cuda_backend_new(int index, struct backend **out, struct err *e)
     c->index = index;
     c->base.name = c->name;
     c->base.ops = &cuda_ops;
+    const char *waits = getenv("OMNIFS_CUDA_WAIT");
+    c->waits = waits && strcmp(waits, "1") == 0;
     int rc = open_device(c, index, e);
     if (rc) {
         pthread_mutex_destroy(&c->lock);

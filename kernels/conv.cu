@@ -96,8 +96,10 @@ void cuda_conv2d(struct ops *o, struct tensor *y, const struct tensor *x, const 
                  const struct tensor *bias, int stride, const int pad[4], enum activation act)
 {
     struct cuda *c = cuda_of(ops_backend(o));
-    if (c->library.conv2d && c->library.conv2d(c, o, y, x, w, bias, stride, pad, act))
+    if (c->library.conv2d && c->library.conv2d(c, o, y, x, w, bias, stride, pad, act)) {
+        cuda_launched(o, "conv2d");
         return;
+    }
     product p = {};
     p.n = w->dims[0];
     p.k = w->dims[1] * w->dims[2] * w->dims[3];

@@ -51,6 +51,7 @@ struct cuda {
     int32_t *notes;         /* on the device: what kernels report (enum cuda_note) */
     int32_t *answers;       /* pinned: where notes are read */
     pthread_mutex_t lock;   /* guards `staging` and the weights' copies for products */
+    bool waits;             /* OMNIFS_CUDA_WAIT=1: after every operation, to time it */
     uint64_t out_of_memory; /* how often it was */
     struct cuda_library library;
 };

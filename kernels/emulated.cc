@@ -115,6 +115,7 @@ struct machine {
     fiber fibers[BLOCK_MOST];
     warp warps[BLOCK_MOST / GPU_WARP];
     int count, current, alive, waiting;
+    int order[BLOCK_MOST];
     area areas[AREAS];
     int area_count;
     void *dynamic;
@@ -376,7 +377,7 @@ void gpu_exchange(const char *what, void *gift, size_t bytes, int from,
     broken("threads diverge", text);
 }
 
-static void shuffle(int *order, int n)
+static void put_in_order(int *order, int n)
 {
     for (int i = 0; i < n; i++)
         order[i] = the_order == EMULATED_BACKWARD ? n - 1 - i : i;
@@ -389,7 +390,6 @@ static void shuffle(int *order, int n)
 
 static void run_fibers(machine *m)
 {
-    static thread_local int order[BLOCK_MOST];
     m->alive = m->count;
     m->waiting = 0;
     for (int i = 0; i < m->count; i++) {
@@ -406,11 +406,11 @@ static void run_fibers(machine *m)
         m->warps[i].arrived = 0;
     while (m->alive > 0) {
         bool moved = false;
-        shuffle(order, m->count);
+        put_in_order(m->order, m->count);
         for (int i = 0; i < m->count; i++)
-            if (m->fibers[order[i]].state == READY) {
+            if (m->fibers[m->order[i]].state == READY) {
                 moved = true;
-                enter(m, order[i]);
+                enter(m, m->order[i]);
             }
         if (!moved)
             stuck(m);
@@ -419,11 +419,10 @@ static void run_fibers(machine *m)
 
 static void run_plainly(machine *m)
 {
-    static thread_local int order[BLOCK_MOST];
-    shuffle(order, m->count);
+    put_in_order(m->order, m->count);
     for (int i = 0; i < m->count; i++) {
-        m->current = order[i];
-        gpu_now.thread = m->fibers[order[i]].thread;
+        m->current = m->order[i];
+        gpu_now.thread = m->fibers[m->order[i]].thread;
         m->body(m->ctx);
     }
 }
@@ -477,23 +476,26 @@ void gpu_emulate(const gpu_launch &l, const void *kernel, void (*body)(void *), 
 
 /* ---- the tensor core's twin ---- */
 
-void gpu_multiply(unsigned char (*gifts)[64])
+static float half_of(const uint32_t *word, int half)
 {
-    static thread_local float a[16][16], b[16][8], c[16][8];
+    return to_float(bf16{(uint16_t)(*word >> 16 * half)});
+}
+
+/* c += a · b with the fragments of all lanes, of tile i down and j across. */
+static void multiply_tile(const gpu_fragments (&f)[GPU_WARP], int i, int j)
+{
+    float a[16][16], b[16][8], c[16][8];
     for (int lane = 0; lane < GPU_WARP; lane++) {
         int g = lane / 4, t = 2 * (lane % 4);
-        gpu_fragments f;
-        memcpy(&f, gifts[lane], sizeof f);
+        const float *sum = f[lane].c + (i * f[lane].across + j) * 4;
         for (int half = 0; half < 2; half++) {
-            int shift = 16 * half;
-            for (int i = 0; i < 4; i++)
-                a[g + 8 * (i % 2)][t + 8 * (i / 2) + half] =
-                    to_float(bf16{(uint16_t)(f.a[i] >> shift)});
-            for (int i = 0; i < 2; i++)
-                b[t + 8 * i + half][g] = to_float(bf16{(uint16_t)(f.b[i] >> shift)});
+            for (int r = 0; r < 4; r++)
+                a[g + 8 * (r % 2)][t + 8 * (r / 2) + half] = half_of(f[lane].a + i * 4 + r, half);
+            for (int r = 0; r < 2; r++)
+                b[t + 8 * r + half][g] = half_of(f[lane].b + j * 2 + r, half);
         }
-        for (int i = 0; i < 4; i++)
-            c[g + 8 * (i / 2)][t + i % 2] = f.c[i];
+        for (int r = 0; r < 4; r++)
+            c[g + 8 * (r / 2)][t + r % 2] = sum[r];
     }
     for (int row = 0; row < 16; row++)
         for (int k = 0; k < 16; k++)
@@ -501,7 +503,18 @@ void gpu_multiply(unsigned char (*gifts)[64])
                 c[row][column] += a[row][k] * b[k][column];
     for (int lane = 0; lane < GPU_WARP; lane++) {
         int g = lane / 4, t = 2 * (lane % 4);
-        float out[4] = {c[g][t], c[g][t + 1], c[g + 8][t], c[g + 8][t + 1]};
-        memcpy(gifts[lane] + offsetof(gpu_fragments, c), out, sizeof out);
+        float *sum = f[lane].c + (i * f[lane].across + j) * 4;
+        for (int r = 0; r < 4; r++)
+            sum[r] = c[g + 8 * (r / 2)][t + r % 2];
     }
+}
+
+void gpu_multiply(unsigned char (*gifts)[64])
+{
+    gpu_fragments f[GPU_WARP];
+    for (int lane = 0; lane < GPU_WARP; lane++)
+        memcpy(&f[lane], gifts[lane], sizeof f[lane]);
+    for (int i = 0; i < f[0].down; i++)
+        for (int j = 0; j < f[0].across; j++)
+            multiply_tile(f, i, j);
 }

@@ -291,21 +291,31 @@ __device__ __forceinline__ void mma_m16n8k16(float c[4], const uint32_t a[4], co
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 #else
-struct gpu_fragments {
-    uint32_t a[4], b[2];
-    float c[4];
+struct gpu_fragments { /* of one lane: [down], [across], [down][across] of them */
+    const uint32_t *a, *b;
+    float *c;
+    int down, across;
 };
 void gpu_multiply(unsigned char (*gifts)[64]); /* the twin, over the fragments of 32 lanes */
-inline void mma_m16n8k16(float c[4], const uint32_t a[4], const uint32_t b[2])
-{
-    gpu_fragments f;
-    memcpy(f.a, a, sizeof f.a);
-    memcpy(f.b, b, sizeof f.b);
-    memcpy(f.c, c, sizeof f.c);
-    gpu_exchange("mma_m16n8k16", &f, sizeof f, gpu_lane(), gpu_multiply);
-    memcpy(c, f.c, sizeof f.c);
-}
 #endif
+
+/* All of c[i][j] += a[i] · b[j]. */
+template <int Down, int Across>
+__device__ __forceinline__ void mma_tiles(float (&c)[Down][Across][4], const uint32_t (&a)[Down][4],
+                                          const uint32_t (&b)[Across][2])
+{
+#ifdef __CUDACC__
+    GPU_UNROLL
+    for (int i = 0; i < Down; i++) {
+        GPU_UNROLL
+        for (int j = 0; j < Across; j++)
+            mma_m16n8k16(c[i][j], a[i], b[j]);
+    }
+#else
+    gpu_fragments f = {&a[0][0], &b[0][0], &c[0][0][0], Down, Across};
+    gpu_exchange("mma_tiles", &f, sizeof f, gpu_lane(), gpu_multiply);
+#endif
+}
 
 /* ---- sums of a warp and of a block, the same bits in every thread and every run ---- */
 

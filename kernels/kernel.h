@@ -17,10 +17,14 @@ inline struct cuda *cuda_here(struct ops *o)
     return c;
 }
 
-/* After every launch. */
-inline void cuda_launched(struct ops *o, const char *kernel)
+/* After every operation's launches. */
+inline void cuda_launched(struct ops *o, const char *operation)
 {
-    cuda_fail(o, cuda_of(ops_backend(o)), driver_launched(), kernel);
+    struct cuda *c = cuda_of(ops_backend(o));
+    int code = driver_launched();
+    if (!code && c->waits && !ops_planning(o))
+        code = driver_wait(c->stream);
+    cuda_fail(o, c, code, operation);
 }
 
 inline unsigned blocks_for(int64_t threads, int64_t block = BLOCK_THREADS)

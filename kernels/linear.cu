@@ -85,8 +85,10 @@ void cuda_linear(struct ops *o, struct tensor *y, const struct tensor *x, const 
                  const struct tensor *bias, enum activation act)
 {
     struct cuda *c = cuda_of(ops_backend(o));
-    if (c->library.linear && c->library.linear(c, o, y, x, w, bias, act))
+    if (c->library.linear && c->library.linear(c, o, y, x, w, bias, act)) {
+        cuda_launched(o, "linear");
         return;
+    }
     if (ops_planning(o))
         return;
     product p = {};

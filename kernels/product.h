@@ -89,10 +89,11 @@ __global__ void GPU_BOUNDS(PLAIN_THREADS) plain_product(product p, Rows rows)
             load4(x, &a[e][down]);
             load4(y, &b[e][across]);
             GPU_UNROLL
-            for (int i = 0; i < 4; i++)
+            for (int i = 0; i < 4; i++) {
                 GPU_UNROLL
-            for (int j = 0; j < 4; j++)
-                sum[i][j] += x[i] * y[j];
+                for (int j = 0; j < 4; j++)
+                    sum[i][j] += x[i] * y[j];
+            }
         }
     }
     for (int i = 0; i < 4; i++)
@@ -123,20 +124,18 @@ __device__ __forceinline__ void multiply_tiles(float (&sum)[Down][Across][4], co
     for (int k = 0; k < MMA_DEPTH / 2; k += 8) { /* words */
         uint32_t x[Down][4], y[Across][2];
         GPU_UNROLL
-        for (int i = 0; i < Down; i++)
+        for (int i = 0; i < Down; i++) {
             GPU_UNROLL
-        for (int r = 0; r < 4; r++)
-            x[i][r] = a[(16 * i + g + 8 * (r % 2)) * MMA_PITCH + k + t + 4 * (r / 2)];
+            for (int r = 0; r < 4; r++)
+                x[i][r] = a[(16 * i + g + 8 * (r % 2)) * MMA_PITCH + k + t + 4 * (r / 2)];
+        }
         GPU_UNROLL
-        for (int j = 0; j < Across; j++)
+        for (int j = 0; j < Across; j++) {
             GPU_UNROLL
-        for (int r = 0; r < 2; r++)
-            y[j][r] = b[(8 * j + g) * MMA_PITCH + k + t + 4 * r];
-        GPU_UNROLL
-        for (int i = 0; i < Down; i++)
-            GPU_UNROLL
-        for (int j = 0; j < Across; j++)
-            mma_m16n8k16(sum[i][j], x[i], y[j]);
+            for (int r = 0; r < 2; r++)
+                y[j][r] = b[(8 * j + g) * MMA_PITCH + k + t + 4 * r];
+        }
+        mma_tiles(sum, x, y);
     }
 }
 
@@ -180,13 +179,15 @@ __global__ void GPU_BOUNDS(MMA_THREADS) mma_product(product p, Rows rows)
     }
     int g = thread % GPU_WARP / 4, t = thread % 4;
     GPU_UNROLL
-    for (int i = 0; i < DOWN; i++)
+    for (int i = 0; i < DOWN; i++) {
         GPU_UNROLL
-    for (int j = 0; j < ACROSS; j++)
-        GPU_UNROLL
-    for (int r = 0; r < 4; r++)
-        store_result(p, top + down + 16 * i + g + 8 * (r / 2),
-                     left + across + 8 * j + 2 * t + r % 2, sum[i][j][r]);
+        for (int j = 0; j < ACROSS; j++) {
+            GPU_UNROLL
+            for (int r = 0; r < 4; r++)
+                store_result(p, top + down + 16 * i + g + 8 * (r / 2),
+                             left + across + 8 * j + 2 * t + r % 2, sum[i][j][r]);
+        }
+    }
 }
 
 /* ---- choosing ---- */
@@ -203,8 +204,9 @@ static void run_product(struct cuda *c, const product &p, const Rows &rows, enum
     if (compute != DTYPE_BF16)
         LAUNCH_SYNC(blocks(PLAIN_SIDE), PLAIN_THREADS, 0, c->stream, plain_product<Rows, W>)
     (p, rows);
-    else if (blocks(MMA_LARGE) >= (unsigned)c->device.multiprocessors) LAUNCH_SYNC(
-        blocks(MMA_LARGE), MMA_THREADS, 0, c->stream, mma_product<Rows, W, MMA_LARGE>)(p, rows);
+    else if (p.n > MMA_SMALL && blocks(MMA_LARGE) >= (unsigned)c->device.multiprocessors)
+        LAUNCH_SYNC(blocks(MMA_LARGE), MMA_THREADS, 0, c->stream,
+                    mma_product<Rows, W, MMA_LARGE>)(p, rows);
     else LAUNCH_SYNC(blocks(MMA_SMALL), MMA_THREADS, 0, c->stream,
                      mma_product<Rows, W, MMA_SMALL>)(p, rows);
 }

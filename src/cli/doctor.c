@@ -258,8 +258,8 @@ static void check_gpus(struct report *r)
         gpu_describe(&g.list[i], line, sizeof line);
         str_addf(&found, "%d: %s, driver %s", i, line, g.driver);
         add(r, "gpu", r->on_gpu ? GOOD : ADVICE, str_cstr(&found),
-            "omnifs draws on the CPU: libomni_cuda.so (make cuda) is not installed or does not "
-            "work");
+            "omnifs draws on the CPU: make cuda, and make install again; omnifs run with "
+            "OMNIFS_DEVICE=cuda says what is missing");
     }
 }
 
