@@ -41,6 +41,13 @@ static bool fetch(struct ops *o, struct operand *p, const struct tensor *x)
     return p->dense.data != NULL;
 }
 
+/* cuBLASLt wants 256-byte alignment, scratch has 64. */
+static void *workspace_of(struct ops *o)
+{
+    char *p = ops_scratch(o, VENDOR_WORKSPACE + 192);
+    return p ? p + (-(uintptr_t)p & 255) : NULL;
+}
+
 static enum vendor_type type_of(enum dtype d)
 {
     return d == DTYPE_BF16 ? VENDOR_BF16 : VENDOR_F32;
@@ -101,7 +108,7 @@ static bool library_linear(struct cuda *c, struct ops *o, struct tensor *y, cons
         !vendor_linear(vendor_of(c), &l, NULL, NULL, &left))
         return false;
     struct operand p = operand_of(o, x, type);
-    void *workspace = ops_scratch(o, VENDOR_WORKSPACE);
+    void *workspace = workspace_of(o);
     if (ops_planning(o))
         return true;
     cuda_fail(o, c, driver_use(c->index), "the device");
@@ -144,7 +151,7 @@ static bool library_conv2d(struct cuda *c, struct ops *o, struct tensor *y, cons
     if (!w->prepared || w->dtype != type || !vendor_conv(vendor_of(c), &v, NULL, NULL, &left))
         return false;
     struct operand p = operand_of(o, x, type);
-    void *workspace = ops_scratch(o, VENDOR_WORKSPACE), *z = NULL;
+    void *workspace = workspace_of(o), *z = NULL;
     if (type == DTYPE_BF16)
         z = ops_scratch(o, (size_t)tensor_elements(y) * dtype_size(type));
     if (ops_planning(o))
@@ -198,7 +205,7 @@ static bool library_attention(struct cuda *c, struct ops *o, struct tensor *y,
     struct operand qs = operand_of(o, q, DTYPE_BF16), ks = operand_of(o, k, DTYPE_BF16);
     struct operand vs = operand_of(o, v, DTYPE_BF16);
     void *z = ops_scratch(o, (size_t)tensor_elements(y) * dtype_size(DTYPE_BF16));
-    void *workspace = ops_scratch(o, VENDOR_WORKSPACE);
+    void *workspace = workspace_of(o);
     if (ops_planning(o))
         return true;
     cuda_fail(o, c, driver_use(c->index), "the device");

@@ -4,7 +4,7 @@
  * function returns false when it did nothing (no library, no headers when this was built, a shape
  * or type that the library does not do, a failure): the caller then uses its own kernel. While
  * planning, the addresses are NULL and the answer is the one that a run will get; a run needs
- * VENDOR_WORKSPACE bytes of scratch, whatever the shape.
+ * VENDOR_WORKSPACE bytes of scratch, 256-byte aligned, whatever the shape.
  *
  * Items never influence each other: the libraries only ever see one item, in a call that is the
  * same for one and for many. The same call gives the same bits in every process: algorithms are

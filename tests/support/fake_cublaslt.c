@@ -293,10 +293,9 @@ static cublasStatus_t multiply(cublasLtHandle_t handle, cublasLtMatmulDesc_t d, 
     const struct layout *la = (void *)a_layout, *lb = (void *)b_layout, *ld = (void *)d_layout;
     int64_t depth = p->a == CUBLAS_OP_T ? la->rows : la->cols;
     (void)handle;
-    (void)workspace;
-    (void)workspace_bytes;
     (void)stream;
-    if (*(const float *)alpha != 1 || *(const float *)beta != 0 || c != out ||
+    if ((uintptr_t)workspace % 256 != 0 || workspace_bytes > VENDOR_WORKSPACE ||
+        *(const float *)alpha != 1 || *(const float *)beta != 0 || c != out ||
         c_layout != d_layout || (p->a == CUBLAS_OP_T ? la->cols : la->rows) != ld->rows ||
         (p->b == CUBLAS_OP_T ? lb->rows : lb->cols) != ld->cols ||
         (p->b == CUBLAS_OP_T ? lb->cols : lb->rows) != depth)
