@@ -101,21 +101,23 @@ int cuda_put(struct cuda *c, void *to, const void *host, size_t bytes)
     return code;
 }
 
-bool cuda_settle(struct ops *o, struct cuda *c)
+bool cuda_settle(struct ops *o, struct cuda *c, int32_t notes[NOTE_COUNT])
 {
     static const char what[] = "the work so far";
-    int code = driver_to_host(c->stream, c->answers, c->notes, NOTE_COUNT * sizeof *c->notes);
+    size_t bytes = NOTE_COUNT * sizeof *notes;
+    pthread_mutex_lock(&c->lock);
+    int code = driver_to_host(c->stream, c->answers, c->notes, bytes);
     if (!code)
         code = driver_wait(c->stream);
-    if (code) {
-        cuda_fail(o, c, code, what);
+    memcpy(notes, c->answers, bytes);
+    pthread_mutex_unlock(&c->lock);
+    cuda_fail(o, c, code, what);
+    if (!code && notes[NOTE_OUTSIDE]) {
+        (void)driver_fill(c->stream, c->notes, 0, bytes);
+        ops_fail(o, -EINVAL, "embedding: id %d is outside the table", notes[NOTE_ID]);
         return false;
     }
-    if (c->answers[NOTE_OUTSIDE]) {
-        (void)driver_fill(c->stream, c->notes, 0, NOTE_COUNT * sizeof *c->notes);
-        ops_fail(o, -EINVAL, "embedding: id %d is outside the table", c->answers[NOTE_ID]);
-    }
-    return !c->answers[NOTE_OUTSIDE];
+    return !code;
 }
 
 static void cuda_upload(struct ops *o, struct tensor *y, const void *host, size_t bytes)
@@ -128,12 +130,13 @@ static void cuda_upload(struct ops *o, struct tensor *y, const void *host, size_
 static void cuda_download(struct ops *o, void *host, const struct tensor *x, size_t bytes)
 {
     struct cuda *c = cuda_of(ops_backend(o));
+    int32_t notes[NOTE_COUNT];
     int code = driver_use(c->index);
     if (!code)
         code = driver_to_host(c->stream, host, x->data, bytes);
     cuda_fail(o, c, code, "a copy from the device");
     if (!code)
-        (void)cuda_settle(o, c);
+        (void)cuda_settle(o, c, notes);
 }
 
 #define MOVE_PIECES 16

@@ -50,7 +50,7 @@ struct cuda {
     struct staging staging;
     int32_t *notes;         /* on the device: what kernels report (enum cuda_note) */
     int32_t *answers;       /* pinned: where notes are read */
-    pthread_mutex_t lock;   /* guards `staging` and the weights' copies for products */
+    pthread_mutex_t lock;   /* guards `staging`, `answers` and the weights' copies for products */
     bool waits;             /* OMNIFS_CUDA_WAIT=1: after every operation, to time it */
     uint64_t out_of_memory; /* how often it was */
     struct cuda_library library;
@@ -99,8 +99,8 @@ int cuda_put(struct cuda *c, void *to, const void *host, size_t bytes);
 int cuda_error(struct cuda *c, int code, const char *what, struct err *e);
 /* The same as an operation's failure. */
 void cuda_fail(struct ops *o, struct cuda *c, int code, const char *what);
-/* Waits for the device, then reports what kernels noted; false when something failed. */
-bool cuda_settle(struct ops *o, struct cuda *c);
+/* Waits for the device, then gives what kernels noted; false when something failed. */
+bool cuda_settle(struct ops *o, struct cuda *c, int32_t notes[NOTE_COUNT]);
 
 /* ---- conversions that weights need (move.cu) ---- */
 

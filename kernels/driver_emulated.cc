@@ -1,4 +1,5 @@
 /* driver.h with plain memory, and with the failures that tests ask for. Work is done at once. */
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +25,19 @@ static struct {
     int fail_alloc, calls_left, launch_error; /* calls_left -1: never lost */
     struct emulated_counts counts;
 } gpu = {nullptr, 0, 0, false, false, 0, -1, 0, {0, 0, 0}};
+
+/* One call or kernel at a time, whichever thread it comes from. */
+static pthread_mutex_t the_lock = PTHREAD_MUTEX_INITIALIZER;
+struct held {
+    held()
+    {
+        pthread_mutex_lock(&the_lock);
+    }
+    ~held()
+    {
+        pthread_mutex_unlock(&the_lock);
+    }
+};
 
 /* ---- switches ---- */
 
@@ -68,9 +82,11 @@ static void protect(int rights)
 
 bool emulated_enter_device(void)
 {
+    pthread_mutex_lock(&the_lock);
     gpu.counts.launches++;
     if (!here()) {
         gpu.launch_error = LOST;
+        pthread_mutex_unlock(&the_lock);
         return false;
     }
     protect(PROT_READ | PROT_WRITE);
@@ -80,6 +96,7 @@ bool emulated_enter_device(void)
 void emulated_leave_device(void)
 {
     protect(PROT_NONE);
+    pthread_mutex_unlock(&the_lock);
 }
 
 /* ---- driver.h ---- */
@@ -120,12 +137,14 @@ int driver_stream_free(gpu_stream s)
 int driver_wait(gpu_stream s)
 {
     (void)s;
+    held lock;
     gpu.counts.waits++;
     return here() ? OK : LOST;
 }
 
 int driver_launched(void)
 {
+    held lock;
     int code = gpu.launch_error;
     gpu.launch_error = gpu.lost ? LOST : OK;
     return code;
@@ -135,6 +154,7 @@ int driver_launched(void)
 int driver_alloc(gpu_stream s, size_t bytes, void **out)
 {
     (void)s;
+    held lock;
     *out = nullptr;
     if (!here())
         return LOST;
@@ -167,6 +187,7 @@ int driver_alloc(gpu_stream s, size_t bytes, void **out)
 int driver_free(gpu_stream s, void *p)
 {
     (void)s;
+    held lock;
     for (size_t i = 0; p && i < gpu.count; i++) {
         struct block b = gpu.blocks[i];
         if (b.p != p)
@@ -209,6 +230,7 @@ int driver_pinned_free(void *p)
 
 static int move_bytes(void *to, const void *from, size_t bytes)
 {
+    held lock;
     if (!here())
         return LOST;
     protect(PROT_READ | PROT_WRITE);
@@ -238,6 +260,7 @@ int driver_copy(gpu_stream s, void *to, const void *from, size_t bytes)
 int driver_fill(gpu_stream s, void *p, int byte, size_t bytes)
 {
     (void)s;
+    held lock;
     if (!here())
         return LOST;
     protect(PROT_READ | PROT_WRITE);
@@ -261,12 +284,14 @@ int driver_event_free(gpu_event e)
 int driver_event_record(gpu_event e, gpu_stream s)
 {
     (void)e, (void)s;
+    held lock;
     return here() ? OK : LOST;
 }
 
 int driver_event_wait(gpu_event e)
 {
     (void)e;
+    held lock;
     return here() ? OK : LOST;
 }
 

@@ -94,13 +94,12 @@ bool cuda_all_finite(struct ops *o, const struct tensor *x)
 {
     struct cuda *c = cuda_here(o);
     walk<1> w = walk_of<1>({x});
-    int32_t *note = c->notes + NOTE_INFINITE;
+    int32_t *note = c->notes + NOTE_INFINITE, notes[NOTE_COUNT];
     LAUNCH(blocks_for(w.count), BLOCK_THREADS, 0, c->stream, find_infinite)(w, note);
     cuda_launched(o, "all_finite");
-    if (!cuda_settle(o, c))
+    if (!cuda_settle(o, c, notes))
         return false;
-    bool finite = c->answers[NOTE_INFINITE] == 0;
-    if (!finite)
+    if (notes[NOTE_INFINITE])
         (void)driver_fill(c->stream, note, 0, sizeof *note);
-    return finite;
+    return !notes[NOTE_INFINITE];
 }
