@@ -7,6 +7,8 @@ MAKEFLAGS += --no-builtin-rules
 BUILD   ?= build
 PREFIX  ?= /usr/local
 CC      := $(if $(filter default,$(origin CC)),gcc,$(CC))
+# The C++ compiler that goes with CC: it compiles the kernels for the CPU, for tests.
+CXX     := $(if $(filter default,$(origin CXX)),$(patsubst clang,clang++,$(patsubst gcc,g++,$(CC))),$(CXX))
 AR      := $(if $(filter default,$(origin AR)),ar,$(AR))
 VERSION := $(shell cat VERSION)
 COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
@@ -34,6 +36,8 @@ CFLAGS   += -std=c11 $(OPT) -g -fno-math-errno -Wall -Wextra -Wpedantic -Werror 
             $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all \
                 $(if $(is_clang),,-Wno-maybe-uninitialized))
 LDFLAGS  += $(OPENMP) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -Wl,--as-needed
+# The CUDA backend is a library that finds the engine's functions in the program that opens it.
+LDFLAGS  += -rdynamic -Wl,-rpath,'$$ORIGIN:$$ORIGIN/../lib/omnifs'
 # System headers with pedantic noise are not ours to fix.
 SYS      := $(patsubst -I%,-isystem %,$(PKG_CFLAGS))
 
@@ -77,19 +81,85 @@ deps:
 deps-test:
 	@scripts/deps build run test fuzz
 
+# ---- the CUDA backend: kernels/, compiled by nvcc for GPUs and by CXX for tests ----
+kernel_src := $(sort $(wildcard kernels/*.cu))
+kernel_c   := $(sort $(wildcard kernels/*.c))
+NVCC       ?= $(or $(shell command -v nvcc 2>/dev/null),$(wildcard /usr/local/cuda/bin/nvcc))
+# One library for all: A100, RTX 30, RTX 40 and L4, H100 and H200, B200, RTX 50; newer ones compile
+# the last at the first start.
+CUDA_ARCHS ?= 80 86 89 90 100 120
+CUDA_GENCODE = $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) \
+               -gencode arch=compute_$(lastword $(CUDA_ARCHS)),code=compute_$(lastword $(CUDA_ARCHS))
+NVCCFLAGS  ?= -O3
+cuda_obj   := $(patsubst %.cu,$(BUILD)/cuda/%.o,$(filter-out %emulated.cu,$(kernel_src))) \
+              $(patsubst %.c,$(BUILD)/cuda/%.o,$(kernel_c) src/base/symbols.c)
+# Headers of cuBLASLt and cuDNN lie beside the toolkit's own; without them both are never used.
+cuda_headers := $(if $(NVCC),-isystem $(abspath $(dir $(realpath $(NVCC)))../include))
+emulated_obj := $(patsubst %.cu,$(BUILD)/emulated/%.o,$(filter-out %_cuda.cu,$(kernel_src))) \
+                $(patsubst %.c,$(BUILD)/emulated/%.o,$(kernel_c)) \
+                $(patsubst %.cc,$(BUILD)/emulated/%.o,$(sort $(wildcard kernels/*.cc)))
+CXXFLAGS += -std=c++20 $(OPT) -g -fno-exceptions -fno-rtti -ftls-model=initial-exec -Wall -Wextra -Wpedantic -Werror -fPIC \
+            $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all)
+
+cuda: $(BUILD)/libomni_cuda.so
+have-nvcc:
+	@[ -n "$(NVCC)" ] || { echo 'make cuda needs nvcc of the CUDA toolkit (13 or later), on PATH, in /usr/local/cuda/bin or as NVCC=' >&2; exit 1; }
+$(BUILD)/cuda/%.o: %.cu | have-nvcc
+	@mkdir -p $(@D)
+	$(call run,nvcc)$(NVCC) -std=c++20 $(NVCCFLAGS) $(CUDA_GENCODE) -D_GNU_SOURCE -I. -Isrc \
+	    -Xcompiler -fPIC,-fvisibility=hidden,-Wall -MMD -MP -c -o $@ $<
+$(BUILD)/cuda/%.o: %.c
+	@mkdir -p $(@D)
+	$(call run,cc)$(CC) $(CPPFLAGS) -I. $(cuda_headers) $(CFLAGS) -fPIC -fvisibility=hidden -MMD -MP -c -o $@ $<
+$(BUILD)/libomni_cuda.so: $(cuda_obj) | have-nvcc
+	$(call run,nvcc)$(NVCC) -shared -cudart static -o $@ $(cuda_obj)
+# The kernels still compile, for one kind of GPU: what `make test` does where there is an nvcc.
+cuda-check:
+	@$(if $(NVCC),$(MAKE) --no-print-directory BUILD=$(BUILD)/cuda-check CUDA_ARCHS=90 NVCCFLAGS=-O0 cuda,\
+	    echo 'There is no nvcc: the CUDA backend is not compiled.')
+
+$(BUILD)/emulated/%.o: %.cu
+	@mkdir -p $(@D)
+	$(call run,cxx)$(CXX) -D_GNU_SOURCE -I. -Isrc $(CXXFLAGS) -MMD -MP -x c++ -c -o $@ $<
+$(BUILD)/emulated/%.o: %.cc
+	@mkdir -p $(@D)
+	$(call run,cxx)$(CXX) -D_GNU_SOURCE -I. -Isrc $(CXXFLAGS) -MMD -MP -c -o $@ $<
+$(BUILD)/emulated/%.o: %.c
+	@mkdir -p $(@D)
+	$(call run,cc)$(CC) $(CPPFLAGS) -I. $(CFLAGS) -fPIC -MMD -MP -c -o $@ $<
+# What device_open looks for, by the same name: LD_LIBRARY_PATH=build/emulated build/omnifs …
+$(BUILD)/emulated/libomni_cuda.so: $(emulated_obj)
+	$(call run,link)$(CXX) -shared -Wl,-soname,$(@F) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -o $@ $^
+
 # ---- unit tests: tests/FOLDER/test_NAME.c is one cmocka program ----
-unit_src := $(sort $(wildcard tests/*/test_*.c))
+# (ThreadSanitizer does not know the fibers of emulated kernels.)
+unit_src := $(filter-out $(if $(findstring thread,$(SANITIZE)),tests/engine/test_cuda%),$(sort $(wildcard tests/*/test_*.c)))
 unit_bin := $(patsubst tests/%.c,$(BUILD)/tests/%,$(unit_src))
 # Programs that tests start: whatever else tests/e2e holds.
 e2e_helpers := $(patsubst tests/%.c,$(BUILD)/tests/%,$(filter-out tests/e2e/test_%,$(wildcard tests/e2e/*.c)))
 helper_obj := $(call obj,$(sort $(wildcard tests/support/*.c)))
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(helper_obj) $(BUILD)/libapp.a $(BUILD)/libomni.a
 	$(call run,link)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(LIBS)
+$(BUILD)/tests/engine/test_cuda% $(BUILD)/tests/support/fake_cu%: CPPFLAGS += -I.
+$(BUILD)/tests/engine/test_cuda%: LDFLAGS += -Wl,-rpath,'$$ORIGIN/../../emulated'
+$(BUILD)/tests/engine/test_cuda%: $(BUILD)/tests/engine/test_cuda%.o $(helper_obj) $(BUILD)/emulated/libomni_cuda.so $(BUILD)/libapp.a $(BUILD)/libomni.a
+	$(call run,link)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(LIBS)
 # Tests with fakes of their own: the first definition counts.
 $(BUILD)/tests/fs/test_trigger: LDFLAGS += -Wl,-z,muldefs
+# What tests open in the place of the NVIDIA driver's library.
+fake_nvml := $(BUILD)/tests/support/nvml/fake_nvml.so
+$(fake_nvml): tests/support/nvml/fake_nvml.c
+	@mkdir -p $(@D)
+	$(call run,cc)$(CC) -std=c11 -D_GNU_SOURCE -Wall -Wextra -Wpedantic -Werror -shared -fPIC -o $@ $<
+nvml_tests := base/test_gpus job/test_worker
+$(nvml_tests:%=$(BUILD)/tests/%.o): CPPFLAGS += -DFAKE_NVML_LIBRARY='"$(abspath $(fake_nvml))"'
+$(nvml_tests:%=$(BUILD)/tests/%): | $(fake_nvml)
 .SECONDARY:
 
-unit-programs: $(unit_bin) $(e2e_helpers)
+# Held to a GPU by tools/gpu-report; here it only has to compile.
+device_bin := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tests/device/*.c)))
+
+unit-programs: $(unit_bin) $(e2e_helpers) $(device_bin) $(fake_nvml)
 
 # ---- tests/FOLDER/test_NAME.sh drive the real program; $OMNIFS names it ----
 test_scripts := $(sort $(wildcard tests/*/test_*.sh))
@@ -146,8 +216,8 @@ bench: all
 	@$(BUILD)/omnifs bench
 
 # ---- house-keeping ----
-c_files := $(shell find src tests examples -name '*.[ch]' 2>/dev/null)
-shell_files := $(wildcard scripts/*) tests/run .ci/run $(wildcard tests/*/*.sh)
+c_files := $(shell find src tests examples kernels -name '*.[ch]' 2>/dev/null) $(wildcard kernels/*.cu kernels/*.cc)
+shell_files := $(wildcard scripts/* tools/*) tests/run .ci/run $(wildcard tests/*/*.sh)
 man_pages := $(wildcard man/*.[1-8])
 format:
 	clang-format -i $(c_files)
@@ -165,9 +235,6 @@ check-aarch64:
 	        -idirafter /usr/include -idirafter /usr/include/x86_64-linux-gnu \
 	        $(CFLAGS) -fsyntax-only "$$f" || exit 1; \
 	done; echo "everything compiles for aarch64"
-
-cuda:
-	@echo 'There is no CUDA backend yet: omnifs draws on the CPU. docs/architecture.md says where one would plug in.'
 
 # ---- install ----
 bindir     = $(DESTDIR)$(PREFIX)/bin
@@ -194,6 +261,7 @@ install: all
 	$(fill) share/systemd/omnifs@.service >$(unitdir)/system/omnifs@.service
 	$(fill) share/systemd/omnifs-user.service >$(unitdir)/user/omnifs.service
 	install -Dm644 share/completion/omnifs.bash $(completion)/omnifs
+	if [ -e $(BUILD)/libomni_cuda.so ]; then install -Dm755 $(BUILD)/libomni_cuda.so $(libdir)/omnifs/libomni_cuda.so; fi
 	install -Dm644 $(BUILD)/libomni.a $(libdir)/libomni.a
 	install -Dm644 src/engine/omni.h $(includedir)/engine/omni.h
 	install -Dm644 src/base/err.h $(includedir)/base/err.h
@@ -204,7 +272,7 @@ install: all
 uninstall:
 	rm -f $(bindir)/omnifs $(sbindir)/mount.omnifs $(sbindir)/mount.fuse.omnifs $(completion)/omnifs
 	rm -f $(unitdir)/system/omnifs@.service $(unitdir)/user/omnifs.service
-	rm -f $(libdir)/libomni.a $(libdir)/pkgconfig/omni.pc
+	rm -f $(libdir)/libomni.a $(libdir)/pkgconfig/omni.pc $(libdir)/omnifs/libomni_cuda.so
 	rm -rf $(sharedir) $(includedir)
 	for f in $(man_pages); do rm -f $(mandir)/man$${f##*.}/$${f##*/}; done
 
@@ -223,11 +291,12 @@ help:
 #H make reference   compare with PyTorch, diffusers and transformers in a venv; SEEDS="1 2 3"
 #H make bench       measure this machine
 #H make install|uninstall   DESTDIR=, PREFIX=/usr/local
+#H make cuda        build/libomni_cuda.so, the CUDA backend (nvcc of CUDA 13); make cuda-check: one arch
 #H make format|lint|check-aarch64|clean
 
 always:
 .PHONY: all always have-packages deps deps-test unit-programs fuzz-programs test test-build check asan \
-        ubsan tsan fuzz soak reference demo bench format lint check-aarch64 cuda install uninstall \
+        ubsan tsan fuzz soak reference demo bench format lint check-aarch64 cuda cuda-check have-nvcc install uninstall \
         clean help
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -157,15 +157,15 @@ static int read_picture(struct bench *b, const char *size, const char *steps)
         return cli_fail(NAME, CLI_USAGE, "--size is %s, expected WIDTHxHEIGHT", size);
     if (steps && (sscanf(steps, "%d%c", &b->steps, &end) != 1 || b->steps < 1))
         return cli_fail(NAME, CLI_USAGE, "--steps is %s, expected a number from 1", steps);
-    if ((size || steps) && !b->synthetic)
-        return cli_fail(NAME, CLI_USAGE, "--size and --steps belong to --synthetic");
+    if ((size || steps || b->device) && !b->synthetic)
+        return cli_fail(NAME, CLI_USAGE, "--size, --steps and --device belong to --synthetic");
     return CLI_CONTINUE;
 }
 
 int cmd_bench(int argc, char **argv)
 {
     bool json = false;
-    const char *synthetic = NULL, *size = NULL, *steps = NULL;
+    const char *synthetic = NULL, *size = NULL, *steps = NULL, *device = NULL;
     struct cli_words chosen __attribute__((cleanup(cli_words_free))) = {0};
     const struct cli_option options[] = {
         {"json", 'j', CLI_FLAG, NULL, "print JSON", &json},
@@ -175,6 +175,8 @@ int cmd_bench(int argc, char **argv)
          "measure klein-4b, zimage, sdxl or sd15 with weights made up on the spot", &synthetic},
         {"size", 0, CLI_TEXT, "WxH", "of the synthetic model's picture", &size},
         {"steps", 0, CLI_TEXT, "N", "of the synthetic model's picture", &steps},
+        {"device", 0, CLI_TEXT, "DEVICE", "cpu or cuda:N, for the synthetic model's picture",
+         &device},
         {0},
     };
     AUTO_WORDS struct cli_words words;
@@ -183,7 +185,7 @@ int cmd_bench(int argc, char **argv)
         code = check_chosen(&chosen);
     if (code != CLI_CONTINUE)
         return code;
-    struct bench b = {.profiles = &words, .synthetic = synthetic};
+    struct bench b = {.profiles = &words, .synthetic = synthetic, .device = device};
     if ((code = read_picture(&b, size, steps)) != CLI_CONTINUE)
         return code;
     struct err e = {0};

@@ -16,6 +16,7 @@ struct bench {
     const struct cli_words *profiles; /* none: all of the registry */
     double peak_fp32, peak_bf16;      /* GFLOP/s, measured by the first section */
     const char *synthetic;            /* a model without files, "klein-4b"; NULL: none */
+    const char *device;               /* that draws it, "cuda:0"; NULL: the CPU */
     int width, height, steps;         /* of its picture; 0: the model's own */
     json_t *products; /* of that picture: bench_drawing makes, bench_products reads */
 };

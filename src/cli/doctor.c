@@ -15,6 +15,7 @@
 
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "base/gpus.h"
 #include "cli/cli.h"
 #include "cli/mounts.h"
 #include "cli/paths.h"
@@ -42,6 +43,7 @@ struct report {
     json_t *rows; /* [{check, verdict, found, advice?}] */
     enum verdict worst;
     struct registry *registry;
+    bool on_gpu; /* one of the devices is a GPU */
 };
 
 static void add(struct report *r, const char *check, enum verdict v, const char *found,
@@ -233,12 +235,32 @@ static void check_devices(struct report *r)
     {
         AUTO_FREE char *dump = json_is_string(device) ? strdup(json_string_value(device))
                                                       : json_dumps(device, JSON_COMPACT);
+        r->on_gpu |= dump && strncmp(dump, "cuda", 4) == 0;
         add(r, "device", GOOD, dump ? dump : "", NULL);
     }
     json_decref(devices);
-    if (access("/dev/nvidia0", F_OK) == 0)
-        add(r, "gpu", ADVICE, "there is an NVIDIA GPU",
-            "this build has no CUDA backend and draws on the CPU");
+}
+
+#define NO_NVML "install the driver's libnvidia-ml.so.1; in a container, start it with --gpus all"
+
+/* The GPUs, whether omnifs draws on them or not. */
+static void check_gpus(struct report *r)
+{
+    struct gpus g;
+    struct err e = {0};
+    char line[192];
+    int rc = gpus_read(&g, &e);
+    if (rc == -EIO || (rc != 0 && access("/dev/nvidia0", F_OK) == 0))
+        add(r, "gpu", ADVICE, e.text,
+            rc == -EIO ? "restart the machine after an update of its driver" : NO_NVML);
+    for (int i = 0; i < g.count; i++) {
+        AUTO_STR struct str found = {0};
+        gpu_describe(&g.list[i], line, sizeof line);
+        str_addf(&found, "%d: %s, driver %s", i, line, g.driver);
+        add(r, "gpu", r->on_gpu ? GOOD : ADVICE, str_cstr(&found),
+            "omnifs draws on the CPU: make cuda, and make install again; omnifs run with "
+            "OMNIFS_DEVICE=cuda says what is missing");
+    }
 }
 
 /* Each format is tried for real: a distribution may ship its libraries without an encoder. */
@@ -300,8 +322,9 @@ static void check_limits(struct report *r)
 }
 
 static void (*const checks[])(struct report *) = {
-    check_fuse_device, check_fusermount, check_passthrough, check_mounts, check_registry,
-    check_models,      check_devices,    check_encoders,    check_store,  check_limits,
+    check_fuse_device, check_fusermount, check_passthrough, check_mounts,
+    check_registry,    check_models,     check_devices,     check_gpus,
+    check_encoders,    check_store,      check_limits,
 };
 
 /* ---- printing ---- */

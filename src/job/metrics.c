@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/gpus.h"
 #include "base/version.h"
 
 static const double bounds[] = {0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1,   2.5,
@@ -134,6 +135,28 @@ static void write_times(const struct metrics *m, struct str *out)
     write_histogram(&m->rows[ROW_TOTAL], "omnifs_job_seconds", "", out);
 }
 
+/* The whole GPUs, whoever uses them. */
+static void write_gpus(struct str *out)
+{
+    struct gpus g;
+    if (gpus_read(&g, NULL) != 0 || g.count == 0)
+        return;
+    head(out, "omnifs_gpu_info", "gauge", "A GPU of this machine and its driver; always 1.");
+    for (int i = 0; i < g.count; i++)
+        str_addf(out, "omnifs_gpu_info{gpu=\"%d\",name=\"%s\",driver=\"%s\"} 1\n", i,
+                 g.list[i].name, g.driver);
+    head(out, "omnifs_gpu_memory_bytes", "gauge", "Bytes of a GPU's memory.");
+    for (int i = 0; i < g.count; i++)
+        str_addf(out, "omnifs_gpu_memory_bytes{gpu=\"%d\"} %" PRIu64 "\n", i, g.list[i].memory);
+    head(out, "omnifs_gpu_memory_used_bytes", "gauge", "Bytes that all processes use.");
+    for (int i = 0; i < g.count; i++)
+        str_addf(out, "omnifs_gpu_memory_used_bytes{gpu=\"%d\"} %" PRIu64 "\n", i, g.list[i].used);
+    head(out, "omnifs_gpu_busy_ratio", "gauge", "Part of the last moment in which a GPU worked.");
+    for (int i = 0; i < g.count; i++)
+        if (g.list[i].busy >= 0)
+            str_addf(out, "omnifs_gpu_busy_ratio{gpu=\"%d\"} %g\n", i, g.list[i].busy / 100.0);
+}
+
 void metrics_prometheus(struct metrics *m, const struct metrics_gauges *g, struct str *out)
 {
     head(out, "omnifs_build_info", "gauge", "Version and commit; always 1.");
@@ -165,6 +188,7 @@ void metrics_prometheus(struct metrics *m, const struct metrics_gauges *g, struc
            (double)m->out_of_memory);
     write_times(m, out);
     pthread_mutex_unlock(&m->lock);
+    write_gpus(out);
 }
 
 /* ---- for people ---- */
@@ -172,6 +196,20 @@ void metrics_prometheus(struct metrics *m, const struct metrics_gauges *g, struc
 static double mean(const struct histogram *h)
 {
     return h->count ? h->sum / (double)h->count : 0;
+}
+
+/* A line a GPU, or why there is none although there is a driver. */
+static void summarise_gpus(struct str *out)
+{
+    struct gpus g;
+    struct err e = {0};
+    char line[192];
+    if (gpus_read(&g, &e) == -EIO)
+        str_addf(out, "gpus: %s\n", e.text);
+    for (int i = 0; i < g.count; i++) {
+        gpu_describe(&g.list[i], line, sizeof line);
+        str_addf(out, "gpu %d: %s, driver %s\n", i, line, g.driver);
+    }
 }
 
 void metrics_summary(struct metrics *m, const struct metrics_gauges *g, struct str *out)
@@ -196,4 +234,5 @@ void metrics_summary(struct metrics *m, const struct metrics_gauges *g, struct s
         str_addf(out, ", %s %.3f", job_stage_names[s], mean(&m->rows[s]));
     str_addc(out, '\n');
     pthread_mutex_unlock(&m->lock);
+    summarise_gpus(out);
 }

@@ -163,6 +163,13 @@ assert {"/dev/fuse", "registry", "model omni-mini", "formats", "store"} <= {r["c
 assert not [r for r in rows if r["verdict"] == "broken" and r["check"] != "mount"], rows'
 }
 it "doctor finds nothing broken here" healthy
+gpus() { # FAKE_NVML TEXT: over a stand-in for the driver's library
+    local nvml
+    nvml=$(dirname "$OMNIFS")/tests/support/nvml/fake_nvml.so
+    OMNIFS_NVML=$nvml FAKE_NVML=$1 "$OMNIFS" doctor | grep -F "$2"
+}
+it "doctor shows the GPUs with their driver" gpus "" "0: NVIDIA H200, 12.9 GB of 150 GB used, 37 % busy, driver 580.95.05"
+it "doctor says why a driver does not work" gpus broken "the NVIDIA driver does not answer: Driver/library version mismatch"
 dead_mount() {
     mount_at "$SCRATCH/dead" && kill -9 "$(cat "$SCRATCH/dead/.omnifs/pid")" || return 1
     sleep 1.5 # the kernel may still know the root's attributes

@@ -761,7 +761,7 @@ static void reports_tell_what_happened(void **state)
         if (strcmp(jobs_report_names[i], "queue"))
             assert_true(text.len > 0 && text.data[text.len - 1] == '\n');
     }
-    AUTO_STR struct str metrics = {0}, none = {0};
+    AUTO_STR struct str metrics = {0}, stats = {0}, none = {0};
     assert_int_equal(jobs_report(b.jobs, "metrics", 1000, &metrics), 0);
     assert_contains(metrics.data, "# TYPE omnifs_jobs_total counter\n");
     assert_contains(metrics.data, "omnifs_jobs_total{modality=\"image\",state=\"done\"} 1\n");
@@ -770,6 +770,12 @@ static void reports_tell_what_happened(void **state)
     assert_contains(metrics.data, "omnifs_stage_seconds_bucket{stage=\"diffuse\",le=\"+Inf\"} 2\n");
     assert_contains(metrics.data, "omnifs_stage_seconds_count{stage=\"diffuse\"} 2\n");
     assert_contains(metrics.data, "omnifs_models_loaded 1\n");
+    assert_contains(metrics.data, "omnifs_gpu_memory_used_bytes{gpu=\"0\"} 12884901888\n");
+    assert_contains(metrics.data, "omnifs_gpu_busy_ratio{gpu=\"0\"} 0.37\n");
+    assert_null(strstr(metrics.data, "omnifs_gpu_busy_ratio{gpu=\"1\"}")); /* it does not say */
+    assert_int_equal(jobs_report(b.jobs, "stats", 1000, &stats), 0);
+    assert_contains(stats.data,
+                    "gpu 0: NVIDIA H200, 12.9 GB of 150 GB used, 37 % busy, driver 580");
     assert_int_equal(jobs_report(b.jobs, "secrets", 0, &none), -ENOENT);
     bench_stop(&b);
 }
@@ -844,6 +850,7 @@ static void work_folders_do_not_pile_up(void **state)
 
 int main(void)
 {
+    setenv("OMNIFS_NVML", FAKE_NVML_LIBRARY, 1); /* opened once a process */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_prompt_becomes_a_picture_and_its_record),
         cmocka_unit_test(saving_the_same_text_again_does_nothing),

@@ -205,10 +205,12 @@ void compare_result(struct compare *c, const struct tensor *y, const double *exp
                  layout_name(c->layout), dtype_name(c->compute), relative, tolerance);
 }
 
-static void run_cases(struct compare *c, const struct compare_case *cases)
+static void run_cases(struct compare *c, const struct compare_case *cases, bool large)
 {
     struct err e = {0};
     for (; cases->name; cases++) {
+        if (cases->large && !large)
+            continue;
         for (c->layout = DENSE; c->layout < LAYOUTS; c->layout++) {
             c->name = cases->name;
             c->o = ops_new(c->backend, c->compute, ARENA, &e);
@@ -221,9 +223,19 @@ static void run_cases(struct compare *c, const struct compare_case *cases)
     }
 }
 
-void compare_all(struct backend *b, enum dtype compute)
+static void compare_some(struct backend *b, enum dtype compute, bool large)
 {
     struct compare c = {.backend = b, .compute = compute, .seed = 1};
-    run_cases(&c, compare_products);
-    run_cases(&c, compare_others);
+    run_cases(&c, compare_products, large);
+    run_cases(&c, compare_others, large);
+}
+
+void compare_all(struct backend *b, enum dtype compute)
+{
+    compare_some(b, compute, true);
+}
+
+void compare_small(struct backend *b, enum dtype compute)
+{
+    compare_some(b, compute, false);
 }

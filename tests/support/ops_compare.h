@@ -30,11 +30,14 @@ struct value {
 struct compare_case {
     const char *name;
     void (*run)(struct compare *c);
+    bool large; /* too much work for a backend that is emulated */
 };
 extern const struct compare_case compare_products[], compare_others[]; /* end with a NULL name */
 
 /* Runs all cases on `b`, each with dense operands and with every kind of view. */
 void compare_all(struct backend *b, enum dtype compute);
+/* The same without the large ones. */
+void compare_small(struct backend *b, enum dtype compute);
 
 /* ---- for cases ---- */
 

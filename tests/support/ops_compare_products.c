@@ -241,7 +241,10 @@ static void attention_shapes(struct compare *c)
 }
 
 const struct compare_case compare_products[] = {
-    {"linear", linear_shapes},          {"linear with large weights", linear_large_weights},
-    {"conv2d in bands", conv_in_bands}, {"conv2d", conv_shapes},
-    {"attention", attention_shapes},    {NULL, NULL},
+    {"linear", linear_shapes, false},
+    {"linear with large weights", linear_large_weights, false},
+    {"conv2d in bands", conv_in_bands, true},
+    {"conv2d", conv_shapes, false},
+    {"attention", attention_shapes, false},
+    {NULL, NULL, false},
 };

@@ -1,0 +1,255 @@
+/* The CUDA backend's kernels in their emulated form: every operation against plain loops in double
+ * precision, what is promised beside values, memory, and failures. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "../support/ops_compare.h"
+#include "../support/ops_promises.h"
+#include "base/cleanup.h"
+#include "engine/device.h"
+#include "kernels/emulated.h"
+
+extern cuda_backend_new_fn omni_cuda_backend_new;
+
+static struct backend *cuda_new(void)
+{
+    struct backend *b;
+    struct err e = {0};
+    if (omni_cuda_backend_new(0, &b, &e))
+        fail_msg("%s", e.text);
+    return b;
+}
+
+static void cuda_end(struct backend *b)
+{
+    emulated_set_order(EMULATED_FORWARD, 0);
+    emulated_set_guard(false);
+    backend_free(b);
+    assert_int_equal(emulated_counts().live, 0);
+}
+
+/* ---- values ---- */
+
+static void every_operation_equals_plain_loops_in_fp32(void **state)
+{
+    (void)state;
+    struct backend *b = cuda_new();
+    compare_small(b, DTYPE_F32);
+    cuda_end(b);
+}
+
+/* Threads run last to first: what a thread reads before another wrote it is another number. */
+static void every_operation_is_near_plain_loops_in_bf16(void **state)
+{
+    (void)state;
+    struct backend *b = cuda_new();
+    emulated_set_order(EMULATED_BACKWARD, 0);
+    compare_small(b, DTYPE_BF16);
+    cuda_end(b);
+}
+
+static void threads_in_any_order_give_the_same_bits(void **state)
+{
+    (void)state;
+    struct backend *b = cuda_new();
+    emulated_set_order(EMULATED_RANDOM, 7);
+    promise_same_bits(b, DTYPE_F32);
+    promise_same_bits(b, DTYPE_BF16);
+    cuda_end(b);
+}
+
+/* Memory that only kernels and copies reach, as a GPU's. */
+static void the_host_never_reads_device_memory(void **state)
+{
+    (void)state;
+    emulated_set_guard(true);
+    struct backend *b = cuda_new();
+    promise_hidden_keys_give_zeros(b, DTYPE_F32);
+    promise_hidden_keys_give_zeros(b, DTYPE_BF16);
+    promise_nan_is_never_hidden(b, DTYPE_F32);
+    promise_nan_is_never_hidden(b, DTYPE_BF16);
+    cuda_end(b);
+}
+
+/* ---- memory ---- */
+
+static void results_move_down_over_themselves(void **state)
+{
+    (void)state;
+    struct backend *b = cuda_new();
+    struct ops *o = ops_new(b, DTYPE_F32, 1 << 20, NULL);
+    float x[5000], y[5000];
+    for (int i = 0; i < 5000; i++)
+        x[i] = (float)i;
+    for (int64_t before = 16; before < 20000; before *= 5) {
+        ops_mark mark = ops_push(o);
+        op_zeros(o, DTYPE_F32, SHAPE(before));
+        struct tensor *t = op_from_host(o, DTYPE_F32, SHAPE(5000), x);
+        t = ops_pop_keep(o, mark, t);
+        assert_int_equal(op_to_host(o, t, y, sizeof y), 0);
+        assert_memory_equal(x, y, sizeof x);
+    }
+    ops_free(o);
+    cuda_end(b);
+}
+
+/* More than the slots between host and device hold. */
+static void large_weights_come_through_small_slots(void **state)
+{
+    (void)state;
+    struct backend *b = cuda_new();
+    int64_t rows = 5000, columns = 1111, n = rows * columns;
+    AUTO_FREE float *host = malloc((size_t)n * sizeof *host),
+                    *row = malloc((size_t)n * sizeof *row);
+    struct tensor *w;
+    assert_true(host && row);
+    for (int64_t i = 0; i < n; i++)
+        host[i] = (float)i;
+    assert_int_equal(
+        tensor_weight_new(b, DTYPE_F32, SHAPE(rows, columns), host, DTYPE_BF16, &w, NULL), 0);
+    assert_int_equal(b->ops->weight_bytes(w), n * 4);
+    assert_false(b->ops->weight_mapped(w));
+    struct ops *o = ops_new(b, DTYPE_BF16, 64 << 20, NULL);
+    assert_int_equal(op_to_host(o, w, row, (size_t)n * sizeof *row), 0);
+    assert_memory_equal(host, row, (size_t)n * sizeof *row);
+    ops_free(o);
+    tensor_weight_free(w);
+    cuda_end(b);
+}
+
+static void a_step_waits_for_the_device_only_to_read_results(void **state)
+{
+    (void)state;
+    struct backend *b = cuda_new();
+    struct ops *o = ops_new(b, DTYPE_F32, 1 << 20, NULL);
+    float x[64 * 64], y[64];
+    memset(x, 0, sizeof x);
+    uint64_t before = emulated_counts().waits;
+    struct tensor *t = NULL;
+    for (int step = 0; step < 50; step++) {
+        ops_mark mark = ops_push(o);
+        t = op_from_host(o, DTYPE_F32, SHAPE(1, 64, 64), x);
+        t = op_layer_norm(
+            o, op_linear(o, t, op_from_host(o, DTYPE_F32, SHAPE(64, 64), x), NULL, ACT_SILU), NULL,
+            NULL, 1e-6f);
+        t = ops_pop_keep(o, mark, op_slice(o, t, 1, 0, 1));
+    }
+    assert_int_equal(emulated_counts().waits, before);
+    assert_int_equal(op_to_host(o, t, y, sizeof y), 0);
+    assert_int_equal(emulated_counts().waits, before + 1);
+    ops_free(o);
+    cuda_end(b);
+}
+
+/* ---- failures ---- */
+
+static void memory_that_is_not_there_is_an_error(void **state)
+{
+    (void)state;
+    struct backend *b = cuda_new();
+    struct err e = {0};
+    struct tensor *w;
+    static const float host[64];
+    emulated_fail_alloc(1);
+    assert_null(ops_new(b, DTYPE_F32, 1 << 20, &e));
+    assert_int_equal(e.code, -ENOMEM);
+    for (int n = 1; n <= 2; n++) { /* the weight's own memory, and what its bytes come through */
+        emulated_fail_alloc(n);
+        assert_int_equal(
+            tensor_weight_new(b, DTYPE_F32, SHAPE(4, 4, 2, 2), host, DTYPE_BF16, &w, &e), -ENOMEM);
+        assert_non_null(strstr(e.text, "MB are free"));
+    }
+    emulated_fail_alloc(0);
+    assert_int_equal(tensor_weight_new(b, DTYPE_F32, SHAPE(4, 4, 2, 2), host, DTYPE_BF16, &w, &e),
+                     0);
+    tensor_weight_free(w);
+    cuda_end(b);
+    emulated_fail_alloc(1);
+    assert_int_equal(omni_cuda_backend_new(0, &b, &e), -ENOMEM);
+    emulated_fail_alloc(0);
+    assert_int_equal(emulated_counts().live, 0);
+}
+
+static void a_device_that_is_lost_fails_what_runs_and_says_so(void **state)
+{
+    (void)state;
+    for (int calls = 0; calls < 12; calls++) {
+        struct backend *b = cuda_new();
+        struct err e = {0};
+        float x[64] = {1}, y[64];
+        struct ops *o = ops_new(b, DTYPE_F32, 1 << 20, &e);
+        emulated_lose_device(calls);
+        struct tensor *t = op_from_host(o, DTYPE_F32, SHAPE(1, 8, 8), x);
+        for (int i = 0; i < 12; i++)
+            t = op_rms_norm(o, t, op_from_host(o, DTYPE_F32, SHAPE(8), x), 1e-6f);
+        assert_int_equal(op_to_host(o, t, y, sizeof y), -EIO);
+        assert_int_equal(ops_error(o, &e), -EIO);
+        assert_non_null(strstr(e.text, "the device was lost"));
+        assert_non_null(strstr(e.text, "cuda:0"));
+        ops_free(o);
+        emulated_lose_device(-1);
+        cuda_end(b);
+    }
+}
+
+static void an_id_outside_its_table_is_an_error_when_results_are_read(void **state)
+{
+    (void)state;
+    static const int32_t wrong[] = {-1, 37, INT32_MAX, INT32_MIN};
+    static const float table[37 * 4];
+    struct backend *b = cuda_new();
+    struct tensor *w;
+    assert_int_equal(tensor_weight_new(b, DTYPE_F32, SHAPE(37, 4), table, DTYPE_F32, &w, NULL), 0);
+    for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
+        struct ops *o = ops_new(b, DTYPE_F32, 1 << 20, NULL);
+        struct err e = {0};
+        float y[8];
+        int32_t ids[2] = {0, wrong[i]};
+        struct tensor *t = op_embedding(o, w, op_from_host(o, DTYPE_I32, SHAPE(1, 2), ids));
+        assert_int_equal(op_to_host(o, t, y, sizeof y), -EINVAL);
+        ops_error(o, &e);
+        assert_non_null(strstr(e.text, "outside the table"));
+        ops_free(o);
+        o = ops_new(b, DTYPE_F32, 1 << 20, NULL); /* the next one is clean */
+        ids[1] = 36;
+        t = op_embedding(o, w, op_from_host(o, DTYPE_I32, SHAPE(1, 2), ids));
+        assert_int_equal(op_to_host(o, t, y, sizeof y), 0);
+        ops_free(o);
+    }
+    tensor_weight_free(w);
+    cuda_end(b);
+}
+
+static void devices_that_are_not_there_are_named(void **state)
+{
+    (void)state;
+    struct backend *b;
+    struct err e = {0};
+    assert_int_equal(omni_cuda_backend_new(7, &b, &e), -ENODEV);
+    assert_non_null(strstr(e.text, "cuda:7"));
+    assert_null(b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_operation_equals_plain_loops_in_fp32),
+        cmocka_unit_test(every_operation_is_near_plain_loops_in_bf16),
+        cmocka_unit_test(threads_in_any_order_give_the_same_bits),
+        cmocka_unit_test(the_host_never_reads_device_memory),
+        cmocka_unit_test(results_move_down_over_themselves),
+        cmocka_unit_test(large_weights_come_through_small_slots),
+        cmocka_unit_test(a_step_waits_for_the_device_only_to_read_results),
+        cmocka_unit_test(memory_that_is_not_there_is_an_error),
+        cmocka_unit_test(a_device_that_is_lost_fails_what_runs_and_says_so),
+        cmocka_unit_test(an_id_outside_its_table_is_an_error_when_results_are_read),
+        cmocka_unit_test(devices_that_are_not_there_are_named),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,96 @@
+/* A whole picture through the CUDA backend as a program opens it, with the kernels in their
+ * emulated form: the library is found at run time, and draws what the CPU draws. From the
+ * repository's root.
+ */
+#include <errno.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "../support/pictures.h"
+#include "base/cleanup.h"
+#include "engine/device.h"
+#include "engine/omni.h"
+#include "kernels/emulated.h"
+
+static struct picture drawn_by(const char *device, enum omni_precision precision)
+{
+    struct omni_load_options options = {.device = device, .precision = precision};
+    struct omni_request r = {.mode = OMNI_TEXT_TO_IMAGE,
+                             .prompt = "a red circle on a blue background",
+                             .width = 128,
+                             .height = 128,
+                             .frames = 1,
+                             .steps = 1,
+                             .guidance = 4,
+                             .seed = 5};
+    struct omni_model *m = NULL;
+    struct omni_result result = {0};
+    struct omni_timings timings;
+    struct err e = {0};
+    if (omni_model_load("models/omni-mini", &options, &m, &e) ||
+        omni_generate(m, &r, 1, NULL, &result, &timings, &e))
+        fail_msg("%s: %s", device, e.text);
+    assert_int_equal(timings.planned_bytes, timings.peak_bytes);
+    omni_model_free(m);
+    return result.picture;
+}
+
+static double relative_error(const struct picture *a, const struct picture *b)
+{
+    double difference = 0, size = 0;
+    for (size_t i = 0; i < picture_frame_bytes(a); i++) {
+        double d = (double)a->rgb[i] - b->rgb[i];
+        difference += d * d;
+        size += (double)b->rgb[i] * b->rgb[i];
+    }
+    return sqrt(difference / size);
+}
+
+static void a_picture_is_the_one_that_the_cpu_draws(void **state)
+{
+    (void)state;
+    struct picture cpu = drawn_by("cpu", OMNI_FP32);
+    emulated_set_guard(true); /* nothing above the backend reads device memory */
+    struct picture cuda = drawn_by("cuda", OMNI_FP32);
+    emulated_set_guard(false);
+    double error = relative_error(&cuda, &cpu);
+    print_message("# fp32: relative error %.2g, %.1f dB\n", error, psnr(&cuda, &cpu, 0));
+    assert_true(error <= 1e-4);
+    picture_free(&cuda);
+    cuda = drawn_by("cuda", OMNI_BF16);
+    error = relative_error(&cuda, &cpu);
+    print_message("# bf16: relative error %.2g, %.1f dB\n", error, psnr(&cuda, &cpu, 0));
+    assert_true(error <= 2e-2);
+    picture_free(&cuda);
+    picture_free(&cpu);
+    assert_int_equal(emulated_counts().live, 0);
+    assert_true(emulated_counts().launches > 100);
+}
+
+static void the_library_is_opened_by_its_device_word(void **state)
+{
+    (void)state;
+    struct device d;
+    struct err e = {0};
+    char line[128];
+    assert_int_equal(device_open("cuda:1", 0, &d, &e), 0);
+    device_describe(&d, line, sizeof line);
+    assert_string_equal(line, "cuda:1: emulated GPU");
+    device_close(&d);
+    assert_int_equal(device_open("cuda:5", 0, &d, &e), -ENODEV);
+    assert_null(d.backend);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_library_is_opened_by_its_device_word),
+        cmocka_unit_test(a_picture_is_the_one_that_the_cpu_draws),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
