@@ -115,7 +115,7 @@ $(BUILD)/libomni_cuda.so: $(cuda_obj) | have-nvcc
 	$(call run,nvcc)$(NVCC) -shared -cudart static -o $@ $(cuda_obj)
 # The kernels still compile, for one kind of GPU: what `make test` does where there is an nvcc.
 cuda-check:
-	@$(if $(NVCC),$(MAKE) --no-print-directory BUILD=$(BUILD)/cuda-check CUDA_ARCHS=90 NVCCFLAGS=-O0 cuda,\
+	@$(if $(NVCC),$(MAKE) --no-print-directory BUILD=$(BUILD)/cuda-check CUDA_ARCHS=90 NVCCFLAGS='-O0 -Xcicc -O0 -Xptxas -O0' cuda,\
 	    echo 'There is no nvcc: the CUDA backend is not compiled.')
 
 $(BUILD)/emulated/%.o: %.cu
@@ -157,6 +157,7 @@ $(nvml_tests:%=$(BUILD)/tests/%): | $(fake_nvml)
 .SECONDARY:
 
 # Held to a GPU by tools/gpu-report; here it only has to compile.
+$(BUILD)/tests/device/%: LDFLAGS += -Wl,-rpath,'$$ORIGIN/../..'
 device_bin := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tests/device/*.c)))
 
 unit-programs: $(unit_bin) $(e2e_helpers) $(device_bin) $(fake_nvml)
