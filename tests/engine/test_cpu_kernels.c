@@ -177,7 +177,7 @@ static void check_weights(const struct tile_kernels *kernels, bool half, const f
         if (want < 0x1p-126)
             assert_true(got == 0.0f);
         else
-            assert_true(fabs((double)got - want) <= want * (half ? 0x1.01p-9 : 3e-7));
+            assert_true(fabs((double)got - want) <= want * (half ? 0x1.01p-8 : 3e-7));
     }
     assert_true(fabsf(sum - want_sum) <= 1e-5f * want_sum);
 }
