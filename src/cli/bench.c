@@ -30,6 +30,7 @@ static const struct section {
     {"machine", "The machine's floor", bench_machine, false},
     {"drawing", "One picture of a model without files, seconds", bench_drawing, true},
     {"products", "What it is made of, the longest first", bench_products, true},
+    {"whole", "The picture beside its products, seconds", bench_whole, true},
     {"stages", "Requests by stage, seconds", bench_stages, false},
     {"work", "One request of the first profile's model, by kind of operation", bench_work, false},
     {"operations", "Operations by shape", bench_operations, false},
@@ -97,14 +98,12 @@ static void print_rows(const json_t *rows)
 static bool wanted(const struct bench *b, const struct cli_words *chosen, size_t section)
 {
     const char *name = sections[section].name;
-    if (b->synthetic)
-        return section == 0 || sections[section].synthetic;
-    if (sections[section].synthetic)
+    if (b->synthetic ? section && !sections[section].synthetic : sections[section].synthetic)
         return false;
     for (int i = 0; i < chosen->count; i++)
         if (!strcmp(chosen->words[i], name))
             return true;
-    return !chosen->count || !strcmp(name, sections[0].name);
+    return !chosen->count || !section;
 }
 
 static int check_chosen(const struct cli_words *chosen)
