@@ -94,15 +94,18 @@ static void print_rows(const json_t *rows)
     table_print(&t, stdout);
 }
 
-/* Was the section asked for (or none at all)? The machine's peak is what others refer to. */
+/* Was the section asked for (or none at all)? The machine's peak is what others refer to; those of
+ * --synthetic need the ones before them. */
 static bool wanted(const struct bench *b, const struct cli_words *chosen, size_t section)
 {
-    const char *name = sections[section].name;
-    if (b->synthetic ? section && !sections[section].synthetic : sections[section].synthetic)
+    bool synthetic = b->synthetic != NULL;
+    if (section && sections[section].synthetic != synthetic)
         return false;
     for (int i = 0; i < chosen->count; i++)
-        if (!strcmp(chosen->words[i], name))
-            return true;
+        for (size_t k = section; k < (synthetic ? ARRAY_LEN(sections) : section + 1); k++)
+            if (sections[k].synthetic == sections[section].synthetic &&
+                !strcmp(chosen->words[i], sections[k].name))
+                return true;
     return !chosen->count || !section;
 }
 
@@ -114,9 +117,10 @@ static int check_chosen(const struct cli_words *chosen)
     for (int i = 0; i < chosen->count; i++) {
         const char *near = str_nearest(chosen->words[i], names);
         if (!near || strcmp(near, chosen->words[i]) != 0)
-            return cli_fail(NAME, CLI_USAGE, "unknown section %s; did you mean %s?",
-                            chosen->words[i],
-                            near ? near : "machine, stages, work, operations or files");
+            return cli_fail(
+                NAME, CLI_USAGE, "unknown section %s; did you mean %s?", chosen->words[i],
+                near ? near
+                     : "machine, stages, work, operations, files, drawing, products or whole");
     }
     return CLI_CONTINUE;
 }
@@ -168,8 +172,8 @@ int cmd_bench(int argc, char **argv)
     struct cli_words chosen __attribute__((cleanup(cli_words_free))) = {0};
     const struct cli_option options[] = {
         {"json", 'j', CLI_FLAG, NULL, "print JSON", &json},
-        {"section", 's', CLI_MANY, "NAME", "only machine, stages, work, operations or files",
-         &chosen},
+        {"section", 's', CLI_MANY, "NAME",
+         "only machine, stages, work, operations or files; drawing, products or whole", &chosen},
         {"synthetic", 0, CLI_TEXT, "MODEL",
          "measure klein-4b, zimage, sdxl or sd15 with weights made up on the spot", &synthetic},
         {"size", 0, CLI_TEXT, "WxH", "of the synthetic model's picture", &size},

@@ -1,10 +1,12 @@
 /* The CPU backend's building blocks: functions in single precision, half types, small products of
  * every instruction set, and one backend under several threads. */
+#include <errno.h>
 #include <math.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,6 +15,7 @@
 #include "../support/ops_compare.h"
 #include "base/cleanup.h"
 #include "engine/bench.h"
+#include "engine/cpu/alone.h"
 #include "engine/cpu/cpu.h"
 #include "engine/cpu/simd.h"
 #include "engine/cpu/tile.h"
@@ -295,6 +298,64 @@ static void the_bench_reports_rows_until_it_is_told_to_stop(void **state)
     backend_free(b);
 }
 
+struct told {
+    char kind[3][16], shape[3][96];
+    int count;
+};
+
+static void keep_told(void *ctx, enum op_kind kind, const char *shape, uint64_t flops,
+                      double seconds)
+{
+    static const char *const kinds[] = {
+        [OP_LINEAR] = "linear", [OP_CONV] = "conv", [OP_ATTENTION] = "attention"};
+    struct told *t = ctx;
+    assert_true(t->count < 3 && flops > 0 && seconds >= 0);
+    snprintf(t->kind[t->count], sizeof t->kind[0], "%s", kinds[kind]);
+    snprintf(t->shape[t->count++], sizeof t->shape[0], "%s", shape);
+}
+
+/* A linear, a convolution of stride 2 and an attention with grouped keys, as they are told. */
+static void run_told(struct backend *b, struct told *told)
+{
+    struct ops *o = ops_new(b, DTYPE_F32, 1 << 20, NULL);
+    ops_set_trace(o, keep_told, told);
+    op_linear(o, op_zeros(o, DTYPE_F32, SHAPE(1, 7, 24)), op_zeros(o, DTYPE_F32, SHAPE(16, 24)),
+              NULL, ACT_NONE);
+    op_conv2d(o, op_zeros(o, DTYPE_F32, SHAPE(2, 9, 12, 16)),
+              op_zeros(o, DTYPE_F32, SHAPE(32, 16, 3, 3)), NULL, 2, (const int[4]){0, 1, 1, 1},
+              ACT_NONE);
+    op_attention(o, op_zeros(o, DTYPE_F32, SHAPE(2, 20, 4, 8)),
+                 op_zeros(o, DTYPE_F32, SHAPE(2, 33, 2, 8)),
+                 op_zeros(o, DTYPE_F32, SHAPE(2, 33, 2, 8)), &(struct attention_args){.scale = 1});
+    assert_int_equal(ops_error(o, NULL), 0);
+    ops_free(o);
+}
+
+static void the_library_alone_is_measured_on_every_product_that_is_told(void **state)
+{
+    struct backend *b;
+    struct err e = {0};
+    struct told told = {0};
+    struct alone_shape s[3];
+    double seconds;
+    (void)state;
+    assert_int_equal(cpu_backend_new(1, &b, NULL), 0);
+    run_told(b, &told);
+    assert_int_equal(told.count, 3);
+    for (int i = 0; i < 3; i++) {
+        assert_true(alone_read(told.kind[i], told.shape[i], &s[i]));
+        assert_int_equal(
+            omni_bench_library(b, DTYPE_F32, told.kind[i], told.shape[i], &seconds, &e), 0);
+        assert_true(seconds > 0 && seconds < 60);
+    }
+    assert_true(s[0].m == 7 && s[0].k == 24 && s[0].n == 16);
+    assert_true(s[1].batch == 2 && s[1].h == 9 && s[1].w == 12 && s[1].ci == 16 && s[1].co == 32);
+    assert_true(s[1].kh == 3 && s[1].kw == 3 && s[1].ho == 4 && s[1].wo == 6);
+    assert_true(s[2].heads == 8 && s[2].queries == 20 && s[2].keys == 33 && s[2].size == 8);
+    assert_int_equal(omni_bench_library(b, DTYPE_F32, "norm", "3x4", &seconds, &e), -EINVAL);
+    backend_free(b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -307,6 +368,7 @@ int main(void)
         cmocka_unit_test(bf16_products_are_found_where_the_processor_has_them),
         cmocka_unit_test(the_fastest_compute_type_is_measured_quickly_and_kept),
         cmocka_unit_test(the_bench_reports_rows_until_it_is_told_to_stop),
+        cmocka_unit_test(the_library_alone_is_measured_on_every_product_that_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
