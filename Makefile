@@ -60,8 +60,9 @@ $(BUILD)/%.o: %.c | have-packages
 	@mkdir -p $(@D)
 	$(call run,cc)$(CC) $(CPPFLAGS) $(SYS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
-# Multiply-adds may round once in the CPU backend's loops: ISO mode would keep them apart.
-$(BUILD)/src/engine/cpu/%.o: CFLAGS += -ffp-contract=fast
+# Multiply-adds may round once in the CPU backend's loops: ISO mode would keep them apart. Nobody reads
+# the flags of floating-point exceptions: loops with a choice in them become vectors.
+$(BUILD)/src/engine/cpu/%.o: CFLAGS += -ffp-contract=fast -fno-trapping-math
 
 # The commit is compiled into one file, which is rebuilt when the commit changes.
 $(BUILD)/src/base/version.o: CPPFLAGS += -DOMNIFS_COMMIT='"$(COMMIT)"'

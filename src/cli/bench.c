@@ -30,6 +30,7 @@ static const struct section {
     {"machine", "The machine's floor", bench_machine, false},
     {"drawing", "One picture of a model without files, seconds", bench_drawing, true},
     {"products", "What it is made of, the longest first", bench_products, true},
+    {"whole", "The picture beside its products, seconds", bench_whole, true},
     {"stages", "Requests by stage, seconds", bench_stages, false},
     {"work", "One request of the first profile's model, by kind of operation", bench_work, false},
     {"operations", "Operations by shape", bench_operations, false},
@@ -93,18 +94,19 @@ static void print_rows(const json_t *rows)
     table_print(&t, stdout);
 }
 
-/* Was the section asked for (or none at all)? The machine's peak is what others refer to. */
+/* Was the section asked for (or none at all)? The machine's peak is what others refer to; those of
+ * --synthetic need the ones before them. */
 static bool wanted(const struct bench *b, const struct cli_words *chosen, size_t section)
 {
-    const char *name = sections[section].name;
-    if (b->synthetic)
-        return section == 0 || sections[section].synthetic;
-    if (sections[section].synthetic)
+    bool synthetic = b->synthetic != NULL;
+    if (section && sections[section].synthetic != synthetic)
         return false;
     for (int i = 0; i < chosen->count; i++)
-        if (!strcmp(chosen->words[i], name))
-            return true;
-    return !chosen->count || !strcmp(name, sections[0].name);
+        for (size_t k = section; k < (synthetic ? ARRAY_LEN(sections) : section + 1); k++)
+            if (sections[k].synthetic == sections[section].synthetic &&
+                !strcmp(chosen->words[i], sections[k].name))
+                return true;
+    return !chosen->count || !section;
 }
 
 static int check_chosen(const struct cli_words *chosen)
@@ -115,9 +117,10 @@ static int check_chosen(const struct cli_words *chosen)
     for (int i = 0; i < chosen->count; i++) {
         const char *near = str_nearest(chosen->words[i], names);
         if (!near || strcmp(near, chosen->words[i]) != 0)
-            return cli_fail(NAME, CLI_USAGE, "unknown section %s; did you mean %s?",
-                            chosen->words[i],
-                            near ? near : "machine, stages, work, operations or files");
+            return cli_fail(
+                NAME, CLI_USAGE, "unknown section %s; did you mean %s?", chosen->words[i],
+                near ? near
+                     : "machine, stages, work, operations, files, drawing, products or whole");
     }
     return CLI_CONTINUE;
 }
@@ -169,8 +172,8 @@ int cmd_bench(int argc, char **argv)
     struct cli_words chosen __attribute__((cleanup(cli_words_free))) = {0};
     const struct cli_option options[] = {
         {"json", 'j', CLI_FLAG, NULL, "print JSON", &json},
-        {"section", 's', CLI_MANY, "NAME", "only machine, stages, work, operations or files",
-         &chosen},
+        {"section", 's', CLI_MANY, "NAME",
+         "only machine, stages, work, operations or files; drawing, products or whole", &chosen},
         {"synthetic", 0, CLI_TEXT, "MODEL",
          "measure klein-4b, zimage, sdxl or sd15 with weights made up on the spot", &synthetic},
         {"size", 0, CLI_TEXT, "WxH", "of the synthetic model's picture", &size},

@@ -18,7 +18,8 @@ struct bench {
     const char *synthetic;            /* a model without files, "klein-4b"; NULL: none */
     const char *device;               /* that draws it, "cuda:0"; NULL: the CPU */
     int width, height, steps;         /* of its picture; 0: the model's own */
-    json_t *products; /* of that picture: bench_drawing makes, bench_products reads */
+    json_t
+        *products; /* of that picture: bench_drawing makes, bench_products and bench_whole read */
 };
 
 /* Each fills `rows`; a sentence when this machine cannot do it. */
@@ -28,6 +29,7 @@ int bench_work(struct bench *b, json_t *rows, struct err *e);
 int bench_operations(struct bench *b, json_t *rows, struct err *e);
 int bench_drawing(struct bench *b, json_t *rows, struct err *e);
 int bench_products(struct bench *b, json_t *rows, struct err *e);
+int bench_whole(struct bench *b, json_t *rows, struct err *e);
 int bench_files(struct bench *b, json_t *rows, struct err *e);
 
 /* The median of n > 0 values, which are sorted in place. */

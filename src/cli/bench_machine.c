@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "cli/bench.h"
 #include "engine/backend.h"
+#include "engine/cpu/cpu.h"
 
 #define ROUNDS     5
 #define COPY_BYTES (256u << 20)
@@ -87,9 +88,11 @@ int bench_machine(struct bench *b, json_t *rows, struct err *e)
     if (cpu_backend_new(0, &backend, e))
         return e->code;
     b->peak_fp32 = peak(backend, DTYPE_F32, e);
-    b->peak_bf16 = e->code ? 0 : peak(backend, DTYPE_BF16, e);
+    if (!e->code && cpu_of(backend)->has_bf16)
+        b->peak_bf16 = peak(backend, DTYPE_BF16, e);
     row(rows, "best square product, fp32", b->peak_fp32, "GFLOP/s");
-    row(rows, "best square product, bf16", b->peak_bf16, "GFLOP/s");
+    if (b->peak_bf16 > 0)
+        row(rows, "best square product, bf16", b->peak_bf16, "GFLOP/s");
     row(rows, "copy by one thread, read and written", copy_rate(), "GB/s");
     backend_free(backend);
     return e->code;

@@ -1,11 +1,13 @@
 /* `omnifs bench --synthetic`: one picture of a published model's full shapes with weights made up
- * on the spot, by stage and by product, each product beside oneDNN alone. */
+ * on the spot, by stage and by product, each product beside oneDNN alone, and the whole beside its
+ * products. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -99,61 +101,117 @@ static int by_seconds(const void *a, const void *b)
     return (x < y) - (x > y);
 }
 
-/* What oneDNN alone reaches on a linear's shape, as a part of 1; 0 where it is not compared. */
-static double of_library(struct backend *b, enum dtype compute, const json_t *row, struct err *e)
+/* Seconds that oneDNN alone needs for all calls of a row; 0 where it cannot, for want of memory for
+ * the scores of a large attention say. */
+static double alone_seconds(struct backend *b, enum dtype compute, const json_t *row)
 {
-    int64_t m, k, same, n;
-    double alone = 0;
+    double one = 0;
+    const char *kind = json_string_value(json_object_get(row, "kind"));
     const char *shape = json_string_value(json_object_get(row, "shape"));
-    if (strcmp(json_string_value(json_object_get(row, "kind")), "linear") != 0 ||
-        sscanf(shape, "%" SCNd64 "x%" SCNd64 " · %" SCNd64 "x%" SCNd64, &m, &k, &same, &n) != 4 ||
-        omni_bench_library(b, compute, m, k, n, &alone, e) != 0)
+    if (omni_bench_library(b, compute, kind, shape, &one, NULL))
         return 0;
-    return alone * number(row, "calls") / number(row, "seconds");
+    return one * number(row, "calls");
 }
 
-static void add_product(json_t *rows, const char *kind, const char *shape, int64_t calls,
-                        double seconds, double flops, double whole, double peak, double library)
+/* What a row of the table says. */
+struct products {
+    const char *kind, *shape;
+    int64_t calls;
+    double seconds, flops, alone; /* alone: 0, not compared */
+};
+
+static void add_product(json_t *rows, const struct products *p, double whole, double peak)
 {
-    double rate = seconds > 0 ? flops / seconds / 1e9 : 0;
-    json_array_append_new(rows, json_pack("{s:s, s:s, s:I, s:f, s:f, s:f, s:f, s:f}", "operation",
-                                          kind, "shape", shape, "calls", (json_int_t)calls, "s",
-                                          seconds, "% of time", 100 * seconds / whole, "GFLOP/s",
-                                          rate, "% of peak", peak > 0 ? 100 * rate / peak : 0,
-                                          "% of oneDNN", 100 * library));
+    double rate = p->seconds > 0 ? p->flops / p->seconds / 1e9 : 0;
+    json_array_append_new(rows,
+                          json_pack("{s:s, s:s, s:I, s:f, s:f, s:f, s:f, s:f}", "operation",
+                                    p->kind, "shape", p->shape, "calls", (json_int_t)p->calls, "s",
+                                    p->seconds, "% of time", 100 * p->seconds / whole, "GFLOP/s",
+                                    rate, "% of peak", peak > 0 ? 100 * rate / peak : 0,
+                                    "% of oneDNN", 100 * p->alone / p->seconds));
+}
+
+static struct products row_products(const json_t *row)
+{
+    return (struct products){json_string_value(json_object_get(row, "kind")),
+                             json_string_value(json_object_get(row, "shape")),
+                             (int64_t)number(row, "calls"),
+                             number(row, "seconds"),
+                             number(row, "flops"),
+                             0};
+}
+
+static void add_to(struct products *sum, const struct products *p)
+{
+    sum->calls += p->calls;
+    sum->seconds += p->seconds;
+    sum->flops += p->flops;
+    sum->alone += p->alone;
+}
+
+/* The longest products one by one, then the sum of those that oneDNN was measured on and of all. */
+static void list_products(struct bench *b, struct backend *backend, json_t *const *order,
+                          size_t count, json_t *rows)
+{
+    bool bf16 = json_is_true(json_object_get(b->products, "bf16"));
+    bool cpu = !b->device || strcmp(b->device, "cpu") == 0; /* what the peaks are of */
+    double peak = !cpu ? 0 : bf16 ? b->peak_bf16 : b->peak_fp32;
+    double whole = number(b->products, "seconds");
+    struct products listed = {.kind = "those compared", .shape = ""};
+    struct products all = {.kind = "all products", .shape = ""};
+    for (size_t i = 0; i < count; i++) {
+        struct products p = row_products(order[i]);
+        add_to(&all, &p);
+        if (i >= LISTED)
+            continue;
+        p.alone = !cpu ? 0 : alone_seconds(backend, bf16 ? DTYPE_BF16 : DTYPE_F32, order[i]);
+        add_product(rows, &p, whole, peak);
+        if (p.alone > 0)
+            add_to(&listed, &p);
+    }
+    add_product(rows, &listed, whole, peak);
+    add_product(rows, &all, whole, peak);
+    json_object_set_new(b->products, "all", json_real(all.seconds));
+    json_object_set_new(b->products, "listed", json_real(listed.seconds));
+    json_object_set_new(b->products, "alone", json_real(listed.alone));
 }
 
 int bench_products(struct bench *b, json_t *rows, struct err *e)
 {
     const json_t *seen = json_object_get(b->products, "rows");
-    double whole = number(b->products, "seconds"), seconds = 0, flops = 0;
-    bool bf16 = json_is_true(json_object_get(b->products, "bf16"));
-    bool cpu = !b->device || strcmp(b->device, "cpu") == 0;
-    double peak = !cpu ? 0 : bf16 ? b->peak_bf16 : b->peak_fp32;
     size_t count = json_array_size(seen);
     AUTO_FREE json_t **order = calloc(count + 1, sizeof *order);
     struct backend *backend = NULL;
-    int64_t calls = 0;
     if (!order)
         return err_nomem(e);
     if (!count || cpu_backend_new(b->registry->devices.threads, &backend, e) != 0)
         return e->code;
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < count; i++)
         order[i] = json_array_get(seen, i);
-        seconds += number(order[i], "seconds");
-        flops += number(order[i], "flops");
-        calls += (int64_t)number(order[i], "calls");
-    }
     qsort(order, count, sizeof *order, by_seconds);
-    for (size_t i = 0; i < count && i < LISTED && !e->code; i++)
-        add_product(rows, json_string_value(json_object_get(order[i], "kind")),
-                    json_string_value(json_object_get(order[i], "shape")),
-                    (int64_t)number(order[i], "calls"), number(order[i], "seconds"),
-                    number(order[i], "flops"), whole, peak,
-                    cpu ? of_library(backend, bf16 ? DTYPE_BF16 : DTYPE_F32, order[i], e) : 0);
-    add_product(rows, "all of them", "", calls, seconds, flops, whole, peak, 0);
+    list_products(b, backend, order, count, rows);
     backend_free(backend);
-    return e->code;
+    return 0;
+}
+
+static void add_ratio(json_t *rows, const char *what, double seconds, double picture)
+{
+    json_array_append_new(rows, json_pack("{s:s, s:f, s:f}", "what", what, "s", seconds,
+                                          "picture / it", seconds > 0 ? picture / seconds : 0));
+}
+
+int bench_whole(struct bench *b, json_t *rows, struct err *e)
+{
+    (void)e;
+    double picture = number(b->products, "seconds"), all = number(b->products, "all");
+    double listed = number(b->products, "listed"), alone = number(b->products, "alone");
+    if (listed <= 0)
+        return 0; /* no picture was drawn */
+    add_ratio(rows, "the picture", picture, picture);
+    add_ratio(rows, "its products alone", all, picture);
+    add_ratio(rows, "the same in oneDNN alone, the rest in proportion", alone * all / listed,
+              picture);
+    return 0;
 }
 
 /* ---- the picture ---- */
@@ -185,6 +243,14 @@ static int warm_up(struct bench *b, struct omni_model *m, struct err *e)
     return rc;
 }
 
+/* Of all threads: on a machine that others use too, it says more than the clock on the wall. */
+static double processor_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
 static int measure(struct bench *b, const char *tokenizer, json_t *rows, struct err *e)
 {
     char path[64], size[32];
@@ -205,19 +271,21 @@ static int measure(struct bench *b, const char *tokenizer, json_t *rows, struct 
     double loaded = clock_seconds() - start, whole = 0;
     json_t *seen = json_array();
     int rc = warm_up(b, m, e);
+    double processor = processor_seconds();
     rc = rc ? rc : draw(b, m, "a red apple, 3d render", seen, &r, &result, &t, e);
+    processor = processor_seconds() - processor;
     const struct omni_model_info *info = omni_model_info(m);
     if (!rc) {
         int steps = result.steps ? result.steps : 1;
         whole = t.encode + t.steps + t.decode;
         snprintf(size, sizeof size, "%dx%d, %s", r.width, r.height, info->precision);
         json_array_append_new(
-            rows,
-            json_pack("{s:s, s:s, s:f, s:f, s:i, s:f, s:f, s:f, s:f, s:f, s:f}", "model",
-                      b->synthetic, "picture", size, "load", loaded, "encode", t.encode, "steps",
-                      result.steps, "s/step", t.steps / steps, "decode", t.decode, "total", whole,
-                      "weights MB", (double)info->weight_bytes / 1e6, "planned MB",
-                      (double)t.planned_bytes / 1e6, "used MB", (double)t.peak_bytes / 1e6));
+            rows, json_pack("{s:s, s:s, s:f, s:f, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "model",
+                            b->synthetic, "picture", size, "load", loaded, "encode", t.encode,
+                            "steps", result.steps, "s/step", t.steps / steps, "decode", t.decode,
+                            "total", whole, "CPU s", processor, "weights MB",
+                            (double)info->weight_bytes / 1e6, "planned MB",
+                            (double)t.planned_bytes / 1e6, "used MB", (double)t.peak_bytes / 1e6));
     }
     b->products = json_pack("{s:o, s:f, s:b}", "rows", seen, "seconds", whole, "bf16",
                             strcmp(info->precision, "bf16") == 0);

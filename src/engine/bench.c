@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "engine/cpu/alone.h"
 #include "engine/cpu/cpu.h"
 
 #define ARENA   (1024u << 20)
@@ -233,60 +234,24 @@ static void call_ours(void *ctx)
     ops_pop(c->t->o, mark);
 }
 
-struct library {
-    struct dnn *dnn;
-    struct dnn_product *p;
-    const void *x, *w;
-    float *y;
-    void *scratch;
-    struct ops *o;
-};
-
-static void call_library(void *ctx)
+/* What oneDNN alone needs for the shape; 0 where it is not compared. */
+static double alone_seconds(struct bench *t, enum bench_kind op)
 {
-    struct library *c = ctx;
-    struct err e = {0};
-    if (dnn_run(c->dnn, c->p, c->x, c->w, NULL, c->y, c->scratch, &e))
-        ops_fail(c->o, e.code, "%s", e.text);
-}
-
-/* oneDNN alone: operands already in the product's type, weights in its favourite order. */
-static double library_seconds(struct bench *t)
-{
+    const int64_t *n = t->n;
     struct cpu *c = cpu_of(t->b);
-    struct dnn_shape s = {.type = t->compute,
-                          .packed = 1,
-                          .threads = c->threads,
-                          .m = t->n[0],
-                          .k = t->n[1],
-                          .n = t->n[2],
-                          .ldx = t->n[1],
-                          .ldw = t->n[1],
-                          .ldy = t->n[2]};
-    struct dnn_layout layout, dense;
     struct err e = {0};
-    struct library call = {.dnn = &c->dnn, .o = t->o};
     double seconds = 0;
-    ops_mark mark = ops_push(t->o);
-    if (dnn_best_layout(&c->dnn, &s, &layout, &e) || dnn_dense_layout(&s, t->compute, &dense, &e))
-        goto done;
-    call.p = dnn_get(&c->dnn, &s, &layout, &e);
-    void *x = ops_scratch(t->o, (size_t)(s.m * s.k) * dtype_size(t->compute));
-    void *w = ops_scratch(t->o, dnn_layout_bytes(&layout));
-    call.y = ops_scratch(t->o, (size_t)(s.m * s.n) * sizeof(float));
-    call.scratch = call.p ? ops_scratch(t->o, dnn_scratch(call.p)) : NULL;
-    if (call.p && !ops_error(t->o, NULL) &&
-        !dnn_reorder(&c->dnn, &dense, t->host, &layout, w, &e)) {
-        convert_span(x, t->compute, t->x->data, DTYPE_F32, s.m * s.k);
-        call.x = x;
-        call.w = w;
-        seconds = best_of(t, call_library, &call);
-    }
-    dnn_put(&c->dnn, call.p);
-done:
-    if (e.code)
+    struct alone_shape s = {.kind = ALONE_LINEAR, .m = n[0], .k = n[1], .n = n[2]};
+    if (op == CONV)
+        s = (struct alone_shape){ALONE_CONV, .batch = 1, .h = n[0],  .w = n[0], .ho = n[0],
+                                 .wo = n[0], .ci = n[1], .co = n[2], .kh = 3,   .kw = 3};
+    else if (op == ATTENTION)
+        s = (struct alone_shape){ALONE_ATTENTION, .heads = n[1], .queries = n[0], .keys = n[0],
+                                 .size = n[2]};
+    else if (op != LINEAR)
+        return 0;
+    if (alone_measure(&c->dnn, c->threads, t->compute, &s, t->seconds, &seconds, &e))
         ops_fail(t->o, e.code, "%s", e.text);
-    ops_pop(t->o, mark);
     return seconds;
 }
 
@@ -322,8 +287,7 @@ static int measure(struct bench *t, const struct bench_row *r, struct omni_bench
     out->seconds = best_of(t, call_ours, &ours);
     out->gbytes = (double)(after.bytes - before.bytes) * 1e-9 / out->seconds;
     out->gflops = is_product(r) ? (double)(after.flops - before.flops) * 1e-9 / out->seconds : 0;
-    double alone = r->op == LINEAR ? library_seconds(t) : 0;
-    out->of_library = alone / out->seconds;
+    out->of_library = alone_seconds(t, r->op) / out->seconds;
     int rc = ops_error(t->o, e);
     tensor_weight_free(t->w);
     free(t->host);
@@ -355,19 +319,14 @@ int omni_bench_ops(struct backend *b, double seconds,
     return 0;
 }
 
-int omni_bench_library(struct backend *b, enum dtype compute, int64_t m, int64_t k, int64_t n,
+int omni_bench_library(struct backend *b, enum dtype compute, const char *kind, const char *shape,
                        double *seconds, struct err *e)
 {
-    struct bench t = {
-        .b = b, .compute = compute, .seconds = SECONDS, .n = (const int64_t[]){m, k, n}};
-    t.o = ops_new(b, compute, ARENA, e);
-    if (!t.o)
-        return e->code;
-    linear_operands(&t);
-    *seconds = ops_error(t.o, NULL) ? 0 : library_seconds(&t);
-    int rc = ops_error(t.o, e);
-    tensor_weight_free(t.w);
-    free(t.host);
-    ops_free(t.o);
-    return rc;
+    struct alone_shape s;
+    struct cpu *c = cpu_of(b);
+    *seconds = 0;
+    if (!alone_read(kind, shape, &s))
+        return err_set(e, -EINVAL, "%s %s is no product that oneDNN could be asked for", kind,
+                       shape);
+    return alone_measure(&c->dnn, c->threads, compute, &s, SECONDS, seconds, e);
 }

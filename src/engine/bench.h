@@ -22,9 +22,9 @@ int omni_bench_ops(struct backend *b, double seconds,
                    bool (*row)(void *ctx, const struct omni_bench_row *r), void *ctx,
                    struct err *e);
 
-/* Seconds of the best of some products x[m, k] · w[n, k]ᵀ in oneDNN alone, operands ready in the
- * compute type and its favourite order. */
-int omni_bench_library(struct backend *b, enum dtype compute, int64_t m, int64_t k, int64_t n,
+/* Seconds that oneDNN alone needs for a linear, conv or attention, of which omni_callbacks told
+ * kind and shape; what that means for each: cpu/alone.h. */
+int omni_bench_library(struct backend *b, enum dtype compute, const char *kind, const char *shape,
                        double *seconds, struct err *e);
 
 #endif

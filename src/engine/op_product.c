@@ -88,9 +88,9 @@ struct tensor *op_conv2d(struct ops *o, const struct tensor *x, const struct ten
         o->backend->ops->conv2d(o, y, x, w, bias, stride, pad, act);
     snprintf(text, sizeof text,
              "%" PRId64 "x%" PRId64 "x%" PRId64 "x%" PRId64 " · %" PRId64 "x%" PRId64 "x%" PRId64
-             "x%" PRId64,
+             "x%" PRId64 " → %" PRId64 "x%" PRId64,
              x->dims[0], x->dims[1], x->dims[2], x->dims[3], w->dims[0], w->dims[1], w->dims[2],
-             w->dims[3]);
+             w->dims[3], ho, wo);
     uint64_t filter = (uint64_t)(w->dims[1] * w->dims[2] * w->dims[3]);
     return op_end_traced(o, run, OP_CONV, 2 * (uint64_t)tensor_elements(y) * filter,
                          op_bytes(x, w, y, NULL), y, text);

@@ -108,6 +108,21 @@ static void values_have_the_scale_of_their_shape_and_never_change(void **state)
     synthetic_free(b);
 }
 
+static void numbers_that_are_read_to_host_memory_are_made_too(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    struct weights *w = NULL;
+    float row[3840] = {0};
+    assert_int_equal(weights_synthetic("synthetic:some", &w, &e), 0);
+    struct weight_loader l = {.weights = w};
+    assert_int_equal(weight_to_f32(&l, row, 3840, "x_pad_token"), 0);
+    for (int i = 0; i < 3840; i++)
+        assert_true(row[i] != 0 && fabsf(row[i]) <= 0.0201f);
+    weight_loader_free(&l);
+    weights_close(w);
+}
+
 static void a_name_that_is_unknown_is_told_from_those_there_are(void **state)
 {
     (void)state;
@@ -124,6 +139,7 @@ int main(void)
         cmocka_unit_test(every_model_has_the_parameters_of_the_published_one),
         cmocka_unit_test(autoencoders_decode_1024x1024_within_1_GB),
         cmocka_unit_test(values_have_the_scale_of_their_shape_and_never_change),
+        cmocka_unit_test(numbers_that_are_read_to_host_memory_are_made_too),
         cmocka_unit_test(a_name_that_is_unknown_is_told_from_those_there_are),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

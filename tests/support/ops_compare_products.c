@@ -234,7 +234,8 @@ static void attention_shapes(struct compare *c)
         {2, 70, 70, 6, 2, 16, true, false},    {2, 50, 129, 4, 1, 80, false, true},
         {1, 260, 260, 2, 2, 32, true, true},   {1, 9, 17, 1, 1, 160, false, false},
         {1, 5, 140, 1, 1, 512, false, false},  {3, 1, 1, 2, 1, 7, false, false},
-        {1, 40, 12, 3, 3, 24, true, false},
+        {1, 40, 12, 3, 3, 24, true, false},    {1, 200, 555, 2, 1, 48, false, false},
+        {2, 105, 531, 2, 2, 41, true, true},
     };
     for (size_t i = 0; i < ARRAY_LEN(shapes); i++)
         attention_case(c, &shapes[i]);

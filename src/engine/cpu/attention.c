@@ -10,8 +10,9 @@
 #include "engine/cpu/simd.h"
 #include "engine/cpu/tile.h"
 
-#define QUERIES      32  /* in a block; a multiple of TILE_ROWS */
-#define KEYS         256 /* in a block: scores and packed keys stay in the inner caches */
+#define QUERIES      96          /* in a block, at most; a multiple of every kernel's rows */
+#define KEYS         256         /* in a block: scores and packed keys stay in the inner caches */
+#define PITCH        (KEYS + 16) /* of scores: their rows must not all fall into the same sets */
 #define PACKED_BYTES (INT64_C(8) << 20) /* of heads packed together, at least one head */
 
 struct attention {
@@ -24,11 +25,11 @@ struct attention {
     enum dtype type;             /* of the products */
     struct tile_kernels kernels; /* the best of this machine */
 
-    int64_t d, d_even, d_wide; /* head size, up to pairs, up to TILE_COLUMNS */
-    int64_t tq, tk, repeat;    /* queries, keys, query heads a key head */
-    int64_t key_blocks, query_blocks;
-    int64_t block_bytes; /* a packed block of keys and its values */
-    int64_t first_head;  /* key heads of all items, counted b·G + g, at hand now */
+    int64_t d, d_even, d_wide;                 /* head size, up to pairs, up to TILE_COLUMNS */
+    int64_t tq, tk, repeat;                    /* queries, keys, query heads a key head */
+    int64_t key_blocks, query_blocks, queries; /* queries in a block */
+    int64_t block_bytes;                       /* a packed block of keys and its values */
+    int64_t first_head; /* key heads of all items, counted b·G + g, at hand now */
 
     char *packed;     /* [heads at hand, key_blocks] blocks: keys, then values */
     char *workspaces; /* one a worker */
@@ -39,8 +40,8 @@ struct attention {
 /* One worker's memory. */
 struct workspace {
     void *queries; /* [QUERIES, d_even] in the products' type, scaled */
-    void *weights; /* [QUERIES, KEYS] in the products' type: 2^(score - maximum) */
-    float *scores; /* [QUERIES, KEYS] */
+    void *weights; /* [QUERIES, PITCH] in the products' type: 2^(score - maximum) */
+    float *scores; /* [QUERIES, PITCH] */
     float *sums;   /* [QUERIES, d_wide] Σ weight · value */
     float maximum[QUERIES], total[QUERIES];
 };
@@ -59,9 +60,9 @@ static int64_t keys_bytes(const struct attention *a)
 
 typedef uint32_t quad __attribute__((vector_size(16), aligned(4), may_alias));
 
-/* Four rows of n words, `pitch` apart, become the first four columns of n rows, KEYS apart. */
-CPU_CLONES static void transpose_words(uint32_t *restrict to, const uint32_t *restrict from,
-                                       int64_t pitch, int64_t n)
+/* Four rows of n words, `pitch` apart, become the first four columns of n rows, `width` apart. */
+CPU_CLONES static void transpose_words(uint32_t *restrict to, int64_t width,
+                                       const uint32_t *restrict from, int64_t pitch, int64_t n)
 {
     int64_t c = 0;
     for (; c + 4 <= n; c += 4) {
@@ -73,60 +74,79 @@ CPU_CLONES static void transpose_words(uint32_t *restrict to, const uint32_t *re
             half[i + 2] = __builtin_shufflevector(row[2 * i], row[2 * i + 1], 2, 6, 3, 7);
         }
         for (int i = 0; i < 2; i++) {
-            quad *first = (quad *)(void *)(to + (c + 2 * i) * KEYS);
-            quad *second = (quad *)(void *)(to + (c + 2 * i + 1) * KEYS);
+            quad *first = (quad *)(void *)(to + (c + 2 * i) * width);
+            quad *second = (quad *)(void *)(to + (c + 2 * i + 1) * width);
             *first = __builtin_shufflevector(half[2 * i], half[2 * i + 1], 0, 1, 4, 5);
             *second = __builtin_shufflevector(half[2 * i], half[2 * i + 1], 2, 3, 6, 7);
         }
     }
     for (; c < n; c++)
         for (int i = 0; i < 4; i++)
-            to[c * KEYS + i] = from[i * pitch + c];
+            to[c * width + i] = from[i * pitch + c];
+}
+
+/* Of the panel of tile.h that begins at column `first` of n. */
+static int64_t panel_width(const struct attention *a, int64_t n, int64_t first)
+{
+    return n - first < a->kernels.columns ? n - first : a->kernels.columns;
 }
 
 #define PACK_CHANNELS 64 /* of four keys at a time, in the products' type */
 
-/* keys [count, d] → f32 [d, KEYS], or bf16 [d/2, KEYS, 2], which is the same of pairs as words;
- * absent keys and channels are zeros. */
-static void pack_keys(uint32_t *to, enum dtype type, const float *from, int64_t pitch,
-                      int64_t count, int64_t d)
+/* keys [count, d] → panels of tile.h for all channels, d_even deep; absent keys and channels are
+ * zeros. Pairs of bf16 are words: both types are the same transposition. */
+static void pack_keys(const struct attention *a, uint32_t *to, const float *from, int64_t count)
 {
-    int64_t word = (int64_t)(sizeof(uint32_t) / dtype_size(type)); /* channels in a word */
-    for (int64_t i = 0; i < round_up(count, TILE_COLUMNS); i += 4)
-        for (int64_t c = 0; c < d; c += PACK_CHANNELS) {
+    int64_t word = (int64_t)(sizeof(uint32_t) / dtype_size(a->type)); /* channels in a word */
+    int64_t columns = round_up(count, TILE_COLUMNS), pitch = a->k->strides[1];
+    for (int64_t i = 0; i < columns; i += 4) {
+        int64_t panel = i / a->kernels.columns * a->kernels.columns;
+        int64_t width = panel_width(a, columns, panel);
+        uint32_t *at = to + panel * (a->d_even / word) + (i - panel);
+        for (int64_t c = 0; c < a->d; c += PACK_CHANNELS) {
             uint32_t rows[4][PACK_CHANNELS] = {{0}};
-            int64_t n = d - c < PACK_CHANNELS ? d - c : PACK_CHANNELS;
+            int64_t n = a->d - c < PACK_CHANNELS ? a->d - c : PACK_CHANNELS;
             for (int64_t k = 0; k < 4 && i + k < count; k++)
-                convert_span(rows[k], type, from + (i + k) * pitch + c, DTYPE_F32, n);
-            transpose_words(to + c / word * KEYS + i, rows[0], PACK_CHANNELS,
+                convert_span(rows[k], a->type, from + (i + k) * pitch + c, DTYPE_F32, n);
+            transpose_words(at + c / word * width, width, rows[0], PACK_CHANNELS,
                             (n + word - 1) / word);
         }
-}
-
-/* values [count, d] → f32 [KEYS, wide], or bf16 [KEYS/2, wide, 2]. */
-static void pack_values_f32(void *values, const float *from, int64_t pitch, int64_t count,
-                            int64_t d, int64_t wide)
-{
-    float *to = values;
-    for (int64_t i = 0; i < count; i++) {
-        memcpy(to + i * wide, from + i * pitch, (size_t)d * sizeof *to);
-        memset(to + i * wide + d, 0, (size_t)(wide - d) * sizeof *to);
     }
 }
 
-CPU_CLONES static void pack_values_bf16(void *values, const float *restrict from, int64_t pitch,
-                                        int64_t count, int64_t d, int64_t wide)
+/* One panel of values: channels of keys from..., n of them, `width` with zeros. */
+CPU_CLONES static void pack_panel_f32(float *restrict to, const float *restrict from, int64_t pitch,
+                                      int64_t count, int64_t n, int64_t width)
 {
-    uint16_t *to = values;
-    for (int64_t i = 0; i < count; i += 2) {
-        const float *first = from + i * pitch, *second = first + pitch;
-        uint16_t *restrict row = to + i * wide;
-        bool pair = i + 1 < count;
-        for (int64_t c = 0; c < d; c++) {
-            row[2 * c] = float_bf16(first[c]);
-            row[2 * c + 1] = pair ? float_bf16(second[c]) : 0;
+    for (int64_t i = 0; i < count; i++, to += width)
+        for (int64_t c = 0; c < width; c++)
+            to[c] = c < n ? from[i * pitch + c] : 0.0f;
+}
+
+CPU_CLONES static void pack_panel_bf16(uint16_t *restrict to, const float *restrict from,
+                                       int64_t pitch, int64_t count, int64_t n, int64_t width)
+{
+    for (int64_t i = 0; i < count; i += 2, to += 2 * width) {
+        const float *first = from + i * pitch, *second = i + 1 < count ? first + pitch : NULL;
+        for (int64_t c = 0; c < n; c++) {
+            to[2 * c] = float_bf16(first[c]);
+            to[2 * c + 1] = second ? float_bf16(second[c]) : 0;
         }
-        memset(row + 2 * d, 0, (size_t)(2 * (wide - d)) * sizeof *row);
+        memset(to + 2 * n, 0, (size_t)(2 * (width - n)) * sizeof *to);
+    }
+}
+
+/* values [count, d] → panels of tile.h, KEYS deep. */
+static void pack_values(const struct attention *a, void *to, const float *from, int64_t count)
+{
+    int64_t pitch = a->v->strides[1];
+    for (int64_t c = 0; c < a->d_wide; c += a->kernels.columns) {
+        int64_t width = panel_width(a, a->d_wide, c);
+        int64_t n = a->d - c < width ? a->d - c : width;
+        if (a->type == DTYPE_BF16)
+            pack_panel_bf16((uint16_t *)to + c * KEYS, from + c, pitch, count, n, width);
+        else
+            pack_panel_f32((float *)to + c * KEYS, from + c, pitch, count, n, width);
     }
 }
 
@@ -148,9 +168,8 @@ static void pack_task(void *ctx, int worker, int64_t begin, int64_t end)
         const float *k = head_rows(a->k, head / heads, first, head % heads);
         const float *v = head_rows(a->v, head / heads, first, head % heads);
         void *keys = a->packed + unit * a->block_bytes, *values = (char *)keys + keys_bytes(a);
-        pack_keys(keys, a->type, k, a->k->strides[1], count, a->d);
-        (a->type == DTYPE_BF16 ? pack_values_bf16 : pack_values_f32)(values, v, a->v->strides[1],
-                                                                     count, a->d, a->d_wide);
+        pack_keys(a, keys, k, count);
+        pack_values(a, values, v, count);
     }
 }
 
@@ -185,56 +204,25 @@ CPU_CLONES static void hide_keys(float *restrict scores, const int32_t *restrict
         scores[i] = mask[i] ? scores[i] : -INFINITY;
 }
 
-CPU_CLONES static float row_maximum(const float *x, int64_t n)
-{
-    float lanes[SIMD_LANES];
-    int64_t i = 0;
-    for (int k = 0; k < SIMD_LANES; k++)
-        lanes[k] = -INFINITY;
-    for (; i + SIMD_LANES <= n; i += SIMD_LANES)
-        for (int k = 0; k < SIMD_LANES; k++)
-            lanes[k] = simd_larger(x[i + k], lanes[k]);
-    for (; i < n; i++)
-        lanes[0] = simd_larger(x[i], lanes[0]);
-    return simd_largest(lanes);
-}
-
-/* x = 2^(x - maximum), hidden ones exactly 0; their sum. */
-CPU_CLONES static float row_weights(float *x, int64_t n, float maximum)
-{
-    float lanes[SIMD_LANES] = {0}, sum = 0;
-    int64_t i = 0;
-    for (; i + SIMD_LANES <= n; i += SIMD_LANES)
-        for (int k = 0; k < SIMD_LANES; k++) {
-            float w = simd_weight(x[i + k] - maximum);
-            x[i + k] = w;
-            lanes[k] += w;
-        }
-    for (; i < n; i++)
-        sum += x[i] = simd_weight(x[i] - maximum);
-    return simd_sum(lanes) + sum;
-}
-
 /* Scores of one row become weights; what was summed under an older maximum is brought down. */
-static void softmax_row(const struct attention *a, struct workspace *s, int64_t r, int64_t keys,
-                        int64_t width, bool first)
+static void softmax_row(const struct attention *a, struct workspace *s, int64_t r, int64_t width,
+                        bool first)
 {
-    float *x = s->scores + r * KEYS;
-    float block = row_maximum(x, keys), old = s->maximum[r];
-    for (int64_t i = keys; i < width; i++)
-        x[i] = 0.0f;
-    if (block == -INFINITY) { /* every key is hidden, or a NaN, which row_weights passes on */
-        s->total[r] += row_weights(x, keys, 0.0f);
-    } else {
-        float now = block > old ? block : old;
-        float shrink = first || old == -INFINITY ? 0.0f : now == old ? 1.0f : exp2f(old - now);
-        if (!first && shrink != 1.0f)
-            scale_row(s->sums + r * a->d_wide, s->sums + r * a->d_wide, a->d_wide, shrink);
-        s->maximum[r] = now;
-        s->total[r] = s->total[r] * shrink + row_weights(x, keys, now);
+    float *x = s->scores + r * PITCH;
+    void *weights = (char *)s->weights + (size_t)(r * PITCH) * dtype_size(a->type);
+    float (*weigh)(void *, const float *, int64_t, float) =
+        a->type == DTYPE_BF16 ? a->kernels.weights_bf16 : a->kernels.weights_f32;
+    float block = a->kernels.maximum(x, width), old = s->maximum[r];
+    if (block == -INFINITY) { /* every key is hidden, or a NaN, which the weights pass on */
+        s->total[r] += weigh(weights, x, width, 0.0f);
+        return;
     }
-    if (a->type == DTYPE_BF16)
-        convert_span((uint16_t *)s->weights + r * KEYS, DTYPE_BF16, x, DTYPE_F32, width);
+    float now = block > old ? block : old;
+    float shrink = first || old == -INFINITY ? 0.0f : now == old ? 1.0f : exp2f(old - now);
+    if (!first && shrink != 1.0f)
+        scale_row(s->sums + r * a->d_wide, s->sums + r * a->d_wide, a->d_wide, shrink);
+    s->maximum[r] = now;
+    s->total[r] = s->total[r] * shrink + weigh(weights, x, width, now);
 }
 
 /* One packed block of keys against all rows. */
@@ -242,7 +230,7 @@ static void attend_block(const struct attention *a, struct workspace *s, const c
                          const int32_t *mask, int64_t rows, int64_t first_query, int64_t first_key)
 {
     int64_t keys = a->tk - first_key < KEYS ? a->tk - first_key : KEYS;
-    int64_t m = round_up(rows, TILE_ROWS), width = round_up(keys, TILE_COLUMNS);
+    int64_t m = round_up(rows, a->kernels.rows), width = round_up(keys, TILE_COLUMNS);
     void (*multiply)(const struct tile_product *) =
         a->type == DTYPE_BF16 ? a->kernels.bf16 : a->kernels.f32;
     struct tile_product scores = {.m = m,
@@ -252,17 +240,18 @@ static void attend_block(const struct attention *a, struct workspace *s, const c
                                   .b = block,
                                   .c = s->scores,
                                   .lda = a->d_even,
-                                  .ldb = KEYS,
-                                  .ldc = KEYS};
+                                  .ldc = PITCH,
+                                  .depth = a->d_even};
     multiply(&scores);
     for (int64_t r = 0; r < rows; r++) {
+        float *x = s->scores + r * PITCH;
         int64_t last = first_query + r - first_key; /* causal: the last key that row r sees */
         int64_t seen = a->causal && last + 1 < keys ? last + 1 : keys;
         if (mask)
-            hide_keys(s->scores + r * KEYS, mask + first_key, keys);
-        for (int64_t i = seen < 0 ? 0 : seen; i < keys; i++)
-            s->scores[r * KEYS + i] = -INFINITY;
-        softmax_row(a, s, r, keys, width, first_key == 0);
+            hide_keys(x, mask + first_key, keys);
+        for (int64_t i = seen < 0 ? 0 : seen; i < width; i++)
+            x[i] = -INFINITY;
+        softmax_row(a, s, r, width, first_key == 0);
     }
     struct tile_product sums = {.m = m,
                                 .n = a->d_wide,
@@ -270,9 +259,9 @@ static void attend_block(const struct attention *a, struct workspace *s, const c
                                 .a = s->weights,
                                 .b = block + keys_bytes(a),
                                 .c = s->sums,
-                                .lda = KEYS,
-                                .ldb = a->d_wide,
+                                .lda = PITCH,
                                 .ldc = a->d_wide,
+                                .depth = KEYS,
                                 .add = true};
     multiply(&sums);
 }
@@ -281,7 +270,7 @@ static void attend_queries(const struct attention *a, struct workspace *s, int64
                            int64_t sub, int64_t first)
 {
     int64_t heads = a->k->dims[2], item = head / heads, q_head = head % heads * a->repeat + sub;
-    int64_t rows = a->tq - first < QUERIES ? a->tq - first : QUERIES;
+    int64_t rows = a->tq - first < a->queries ? a->tq - first : a->queries;
     const char *blocks = a->packed + (head - a->first_head) * a->key_blocks * a->block_bytes;
     const int32_t *mask = a->mask ? a->mask + item * a->mask_pitch : NULL;
     load_queries(a, s, head_rows(a->q, item, first, q_head), rows);
@@ -309,7 +298,7 @@ static struct workspace *workspace_at(const struct attention *a, int worker)
     s->queries = p;
     p += round_up(QUERIES * a->d_even * size, 64);
     s->scores = (float *)(void *)p;
-    p += QUERIES * KEYS * (int64_t)sizeof(float);
+    p += QUERIES * PITCH * (int64_t)sizeof(float);
     s->sums = (float *)(void *)p;
     p += round_up(QUERIES * a->d_wide * (int64_t)sizeof(float), 64);
     s->weights = a->type == DTYPE_BF16 ? (void *)p : s->scores;
@@ -326,8 +315,16 @@ static void attend_task(void *ctx, int worker, int64_t begin, int64_t end)
         if (__atomic_load_n(&a->stop, __ATOMIC_RELAXED))
             return;
         int64_t block = unit % a->query_blocks, rest = unit / a->query_blocks;
-        attend_queries(a, s, a->first_head + rest / a->repeat, rest % a->repeat, block * QUERIES);
+        attend_queries(a, s, a->first_head + rest / a->repeat, rest % a->repeat,
+                       block * a->queries);
     }
+}
+
+/* The block, a multiple of `step`, that splits n into as few as blocks of `most` do, evenly. */
+static int64_t even_block(int64_t n, int64_t most, int64_t step)
+{
+    int64_t blocks = (n + most - 1) / most;
+    return round_up((n + blocks - 1) / blocks, step);
 }
 
 static void measure(struct attention *a, const struct attention_args *args)
@@ -342,11 +339,12 @@ static void measure(struct attention *a, const struct attention_args *args)
     a->tk = a->k->dims[1];
     a->repeat = a->q->dims[2] / a->k->dims[2];
     a->key_blocks = (a->tk + KEYS - 1) / KEYS;
-    a->query_blocks = (a->tq + QUERIES - 1) / QUERIES;
+    a->queries = even_block(a->tq, QUERIES, a->kernels.rows);
+    a->query_blocks = (a->tq + a->queries - 1) / a->queries;
     a->block_bytes = keys_bytes(a) + KEYS * a->d_wide * size;
     a->workspace_bytes = round_up((int64_t)sizeof(struct workspace), 64) +
                          round_up(QUERIES * a->d_even * size, 64) +
-                         QUERIES * KEYS * ((int64_t)sizeof(float) + size) +
+                         QUERIES * PITCH * ((int64_t)sizeof(float) + size) +
                          round_up(QUERIES * a->d_wide * (int64_t)sizeof(float), 64);
     if (args->key_mask) {
         a->mask = args->key_mask->data;

@@ -57,22 +57,6 @@ CPU_INLINE float simd_exp(float x)
     return p * bits_float((float_bits(shifted) << 23) + (127u << 23));
 }
 
-/* 2^x for x ≤ 0 and for softmax: exactly 0 below 2^-126, so that -INFINITY weighs nothing. NaN
- * stays NaN. The polynomial is a minimax fit of 2^r on [-0.5, 0.5], relative error 8e-8. */
-CPU_INLINE float simd_weight(float x)
-{
-    const float round = 12582912.0f; /* as above */
-    float shifted = x + round, r = x - (shifted - round);
-    float p = 1.32764717e-3f;
-    p = p * r + 9.67554154e-3f;
-    p = p * r + 5.55071328e-2f;
-    p = p * r + 2.40221197e-1f;
-    p = p * r + 6.93146967e-1f;
-    p = p * r + 1.00000007f;
-    p *= bits_float((float_bits(shifted) << 23) + (127u << 23));
-    return x < -126.0f ? 0.0f : p;
-}
-
 CPU_INLINE float simd_sigmoid(float x)
 {
     return 1.0f / (1.0f + simd_exp(-x));
@@ -173,19 +157,12 @@ CPU_INLINE float simd_sum(const float lanes[SIMD_LANES])
     return ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]));
 }
 
-CPU_INLINE float simd_larger(float a, float b)
-{
-    return a > b ? a : b;
-}
-
 CPU_INLINE float simd_largest(const float lanes[SIMD_LANES])
 {
-    float a[8];
-    for (int i = 0; i < 8; i++)
-        a[i] = simd_larger(lanes[i], lanes[i + 8]);
-    for (int i = 0; i < 4; i++)
-        a[i] = simd_larger(a[i], a[i + 4]);
-    return simd_larger(simd_larger(a[0], a[2]), simd_larger(a[1], a[3]));
+    float most = lanes[0];
+    for (int i = 1; i < SIMD_LANES; i++)
+        most = lanes[i] > most ? lanes[i] : most;
+    return most;
 }
 
 CPU_INLINE float bf16_float(uint16_t h)

@@ -73,7 +73,8 @@ static int prepare_packed(struct cpu *c, struct cpu_weight *cw, const struct ten
         return 0;
     if ((rc = take_memory(cw, e)))
         return rc;
-    if (from == DTYPE_F16) { /* which oneDNN does not read on CPUs */
+    /* oneDNN does not read f16 on CPUs, and has no fast way from bf16 to f32 without AVX-512. */
+    if (from == DTYPE_F16 || (from == DTYPE_BF16 && cw->type == DTYPE_F32)) {
         int64_t n = tensor_elements(w);
         wide = malloc((size_t)n * sizeof(float));
         if (!wide)

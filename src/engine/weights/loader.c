@@ -416,6 +416,11 @@ int weight_to_f32(struct weight_loader *l, float *dst, int64_t count, const char
     if (!named)
         return l->err.code;
     const struct weights_entry *t = weights_use(l->weights, name);
+    if (weights_made(l->weights)) {
+        t = synthetic_entry(weights_made(l->weights), name, 1, &count, &l->err);
+        if (!t)
+            return l->err.code;
+    }
     if (!t)
         return err_set(&l->err, -ENOENT, "%s: tensor '%s' is missing, expected with %lld values",
                        weights_path(l->weights), name, (long long)count);
