@@ -194,11 +194,11 @@ int cmd_bench(int argc, char **argv)
     struct err e = {0};
     struct registry *registry = NULL;
     struct models *models = NULL;
-    struct omni_device device;
+    struct omni_device first;
     int found;
     if (registry_load(NULL, &registry, &e) ||
-        devices_find(&generator_omni, &registry->devices, &device, 1, &found, &e) ||
-        models_new(&generator_omni, &device, registry->devices.memory, registry->devices.threads,
+        devices_find(&generator_omni, &registry->devices, &first, 1, &found, &e) ||
+        models_new(&generator_omni, &first, registry->devices.memory, registry->devices.threads,
                    &models, &e)) {
         code = cli_fail(NAME, CLI_FAILED, "%s", e.text);
     } else {
