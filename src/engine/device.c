@@ -19,7 +19,7 @@ static int open_cpu(int threads, struct device *d, struct err *e)
 
 /* ---- the library of the CUDA backend ---- */
 
-static const struct cuda_library *provided; /* by a test */
+static const struct cuda_exports *provided; /* by a test */
 
 /* ISO C has no cast from object to function pointers. */
 static void find_symbol(void *library, const char *name, void *function)
@@ -29,7 +29,7 @@ static void find_symbol(void *library, const char *name, void *function)
 }
 
 /* *handle: to dlclose, or NULL. */
-static int library_open(struct cuda_library *l, void **handle, struct err *e)
+static int library_open(struct cuda_exports *l, void **handle, struct err *e)
 {
     *handle = NULL;
     if (provided) {
@@ -51,13 +51,13 @@ static int library_open(struct cuda_library *l, void **handle, struct err *e)
     return 0;
 }
 
-void device_provide(const struct cuda_library *l)
+void device_provide(const struct cuda_exports *l)
 {
     provided = l;
 }
 
 /* How many open, up to the first that does not. */
-static int count_by_opening(const struct cuda_library *l)
+static int count_by_opening(const struct cuda_exports *l)
 {
     struct backend *b;
     int n = 0;
@@ -68,7 +68,7 @@ static int count_by_opening(const struct cuda_library *l)
 
 int device_cuda_count(struct err *e)
 {
-    struct cuda_library l = {0};
+    struct cuda_exports l = {0};
     void *handle;
     if (library_open(&l, &handle, e) != 0)
         return 0;
@@ -80,7 +80,7 @@ int device_cuda_count(struct err *e)
 
 static int open_cuda(int index, struct device *d, struct err *e)
 {
-    struct cuda_library l = {0};
+    struct cuda_exports l = {0};
     snprintf(d->name, sizeof(d->name), "cuda:%d", index);
     int rc = library_open(&l, &d->library, e);
     if (rc == 0)

@@ -26,7 +26,7 @@ void device_describe(const struct device *d, char *out, size_t size);
 /* How many CUDA devices the backend's library sees; 0 without a library, with the reason. */
 int device_cuda_count(struct err *e);
 
-/* What libomni_cuda.so exports: the functions behind `struct cuda_library`. */
+/* What libomni_cuda.so exports: the functions behind `struct cuda_exports`. */
 #define CUDA_BACKEND_LIBRARY "libomni_cuda.so"
 #define CUDA_BACKEND_SYMBOL  "omni_cuda_backend_new"
 #define CUDA_COUNT_SYMBOL    "omni_cuda_device_count"
@@ -36,11 +36,11 @@ typedef int cuda_backend_new_fn(int index, struct backend **out, struct err *e);
  * library without this function is asked for one device after the other. */
 typedef int cuda_device_count_fn(void);
 
-struct cuda_library {
+struct cuda_exports {
     cuda_backend_new_fn *backend_new;
     cuda_device_count_fn *device_count;
 };
 /* For tests: these functions in place of the library's. NULL: the library's again. */
-void device_provide(const struct cuda_library *l);
+void device_provide(const struct cuda_exports *l);
 
 #endif

@@ -159,7 +159,7 @@ static int open_device(int index, struct backend **out, struct err *e)
     return rc;
 }
 
-static struct cuda_library library = {open_device, count_devices};
+static struct cuda_exports library = {open_device, count_devices};
 
 void fake_devices_count(bool counts)
 {
