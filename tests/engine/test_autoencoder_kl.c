@@ -120,7 +120,7 @@ static float *cut(struct bench *b, struct vae *v, bool decode, int64_t hold, int
     b->o = ops_new(b->backend, DTYPE_F32, 64 << 20, &e);
     assert_non_null(b->o);
     autoencoder_kl_bands(v, hold, band);
-    struct tensor *x = decode ? input(b, "in.z", SHAPE(1, 48, 24, KL_LATENT))
+    struct tensor *x = decode ? input(b, "in.z", SHAPE(1, 96, 48, KL_LATENT))
                               : input(b, "in.image", SHAPE(1, 96, 48, 3));
     float *y = values(b, decode ? vae_decode(v, b->o, x) : vae_encode(v, b->o, x), n);
     *peak = ops_peak(b->o);
@@ -134,7 +134,7 @@ static void bands_and_maps_made_again_change_no_bit_and_save_memory(void **state
     (void)state;
     static const struct {
         int64_t hold, band;
-    } ways[] = {{INT64_MAX, 1}, {0, 1}, {0, 48 * 8 * 4 * 24}, {0, INT64_MAX}};
+    } ways[] = {{INT64_MAX, 1}, {0, 1}, {0, 96 * 8 * 4 * 24}, {0, INT64_MAX}};
     struct bench b;
     struct vae v;
     vae_open(&b, &v, 2, kl_config);

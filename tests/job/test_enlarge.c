@@ -58,7 +58,8 @@ static int setup(void **state)
     f->fd = open(f->folder, O_RDONLY | O_DIRECTORY);
     *state = f;
     if (registry_parse(registry_text, strlen(registry_text), "registry.ini", &f->registry, &e) ||
-        models_new(&f->generator, "cpu", 1 << 30, 2, &f->models, &e)) {
+        models_new(&f->generator, &(struct omni_device){.name = "cpu"}, 1 << 30, 2, &f->models,
+                   &e)) {
         fprintf(stderr, "%s\n", e.text);
         return -1;
     }
@@ -176,7 +177,9 @@ static void a_result_that_cannot_be_enlarged_in_memory_is_refused_before_it_is_d
     struct err e;
     struct run r;
     models_free(f->models);
-    assert_int_equal(models_new(&f->generator, "cpu", 1 << 20, 2, &f->models, &e), 0);
+    assert_int_equal(
+        models_new(&f->generator, &(struct omni_device){.name = "cpu"}, 1 << 20, 2, &f->models, &e),
+        0);
     run_one(f, &r, MODALITY_IMAGE, "prompt = a\nsize = 256x256\nprofile = filtered\n");
     assert_int_equal(r.state, JOB_DONE); /* a filter needs next to nothing */
     run_free(&r);

@@ -73,7 +73,8 @@ static int setup(void **state)
     f->fd = open(f->folder, O_RDONLY | O_DIRECTORY);
     *state = f;
     if (registry_parse(registry_text, strlen(registry_text), "registry.ini", &f->registry, &e) ||
-        models_new(&f->generator, "cpu", 1 << 30, 2, &f->models, &e)) {
+        models_new(&f->generator, &(struct omni_device){.name = "cpu"}, 1 << 30, 2, &f->models,
+                   &e)) {
         fprintf(stderr, "%s\n", e.text);
         return -1;
     }
@@ -235,7 +236,9 @@ static void what_cannot_be_enlarged_is_told(void **state)
     expect_failure(f, MODALITY_IMAGE, "image = gone.png\nscale = 2\n", "gone.png");
     struct err e;
     models_free(f->models);
-    assert_int_equal(models_new(&f->generator, "cpu", 1 << 16, 2, &f->models, &e), 0);
+    assert_int_equal(
+        models_new(&f->generator, &(struct omni_device){.name = "cpu"}, 1 << 16, 2, &f->models, &e),
+        0);
     expect_failure(f, MODALITY_IMAGE, "image = photo.png\nscale = 2\n", "the result needs ");
 }
 
