@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "engine/device.h"
 #include "kernels/cuda.h"
@@ -10,11 +11,22 @@
 
 /* ---- errors ---- */
 
+/* What breaks a context comes back with every call, and then is no call's own failure. */
+static bool cuda_lost(struct backend *b)
+{
+    struct cuda *c = cuda_of(b);
+    for (int i = 0; i < 2; i++)
+        if (!driver_use(c->index) && !driver_wait(c->stream))
+            return false;
+    return true;
+}
+
 int cuda_error(struct cuda *c, int code, const char *what, struct err *e)
 {
     uint64_t left = 0, total = 0;
     if (!driver_is_out_of_memory(code))
-        return err_set(e, -EIO, "%s: %s: %s", c->base.name, what, driver_text(code));
+        return err_set(e, cuda_lost(&c->base) ? BACKEND_LOST : -EIO, "%s: %s: %s", c->base.name,
+                       what, driver_text(code));
     c->out_of_memory++;
     (void)driver_memory(&left, &total);
     return err_set(e, -ENOMEM, "%s: %s: %llu of %llu MB are free", c->base.name, what,
@@ -48,6 +60,15 @@ static void cuda_release(struct backend *b, void *p, size_t bytes)
     (void)bytes;
     (void)driver_use(c->index);
     (void)driver_free(c->stream, p);
+}
+
+static int cuda_memory(struct backend *b, uint64_t *free_bytes, uint64_t *total)
+{
+    struct cuda *c = cuda_of(b);
+    int code = driver_use(c->index);
+    if (!code)
+        code = driver_memory(free_bytes, total);
+    return code ? -EIO : 0;
 }
 
 static int staging_new(struct staging *s)
@@ -176,6 +197,30 @@ static void cuda_move(struct ops *o, void *to, const void *from, size_t bytes)
     cuda_fail(o, c, code, "a copy on the device");
 }
 
+/* ---- the host ahead of the device ---- */
+
+/* What a cancel waits for at most, and far below a step. */
+#define STEP_POLL_NS 200000
+
+static void cuda_step_end(struct ops *o)
+{
+    struct cuda *c = cuda_of(ops_backend(o));
+    int code = driver_use(c->index);
+    bool passed = false;
+    pthread_mutex_lock(&c->lock);
+    gpu_event before = c->step[c->last_step], now = c->step[!c->last_step];
+    if (!code)
+        code = driver_event_record(now, c->stream);
+    c->last_step = !c->last_step;
+    pthread_mutex_unlock(&c->lock);
+    while (!code && !(code = driver_event_passed(before, &passed)) && !passed &&
+           !ops_cancelled(o)) {
+        struct timespec pause = {0, STEP_POLL_NS};
+        nanosleep(&pause, NULL);
+    }
+    cuda_fail(o, c, code, "the step before");
+}
+
 /* ---- life ---- */
 
 static void cuda_destroy(struct backend *b)
@@ -189,6 +234,8 @@ static void cuda_destroy(struct backend *b)
     (void)driver_free(c->stream, c->notes);
     (void)driver_pinned_free(c->answers);
     staging_free(&c->staging);
+    for (int i = 0; i < 2; i++)
+        (void)driver_event_free(c->step[i]);
     if (c->stream)
         (void)driver_stream_free(c->stream);
     pthread_mutex_destroy(&c->lock);
@@ -199,6 +246,8 @@ static const struct backend_ops cuda_ops = {
     .destroy = cuda_destroy,
     .alloc = cuda_alloc,
     .release = cuda_release,
+    .memory = cuda_memory,
+    .lost = cuda_lost,
     .weight_prepare = cuda_weight_prepare,
     .weight_release = cuda_weight_release,
     .weight_bytes = cuda_weight_bytes,
@@ -228,6 +277,8 @@ static const struct backend_ops cuda_ops = {
     .upsample_nearest = cuda_upsample_nearest,
     .all_finite = cuda_all_finite,
     .to_u8 = cuda_to_u8,
+    .step_end = cuda_step_end,
+    .finite_note = cuda_finite_note,
 };
 
 static int open_device(struct cuda *c, int index, struct err *e)
@@ -255,6 +306,8 @@ static int take_resources(struct cuda *c)
     int code = driver_stream_new(&c->stream);
     if (!code)
         code = staging_new(&c->staging);
+    for (int i = 0; i < 2 && !code; i++)
+        code = driver_event_new(&c->step[i]);
     if (!code)
         code = driver_alloc(c->stream, NOTE_COUNT * sizeof *c->notes, &notes);
     if (!code)
@@ -266,7 +319,15 @@ static int take_resources(struct cuda *c)
     return code;
 }
 
-__attribute__((visibility("default"))) cuda_backend_new_fn omni_cuda_backend_new;
+#define EXPORTED __attribute__((visibility("default")))
+EXPORTED cuda_backend_new_fn omni_cuda_backend_new;
+EXPORTED cuda_device_count_fn omni_cuda_device_count;
+
+int omni_cuda_device_count(void)
+{
+    int count = 0;
+    return driver_count(&count) ? 0 : count;
+}
 
 int omni_cuda_backend_new(int index, struct backend **out, struct err *e)
 {
@@ -289,7 +350,9 @@ int omni_cuda_backend_new(int index, struct backend **out, struct err *e)
     snprintf(c->name, sizeof c->name, "cuda:%d: %s", index, c->device.name);
     int code = take_resources(c);
     if (code) {
-        rc = cuda_error(c, code, "opening the device", e);
+        rc = driver_is_out_of_memory(code)
+                 ? cuda_error(c, code, "opening the device", e)
+                 : err_set(e, BACKEND_LOST, "%s does not open: %s", c->name, driver_text(code));
         cuda_destroy(&c->base);
         return rc;
     }

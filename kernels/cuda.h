@@ -16,7 +16,7 @@ struct cuda;
 /* Products by NVIDIA's libraries. Every entry is NULL, or returns false when the own kernel is to
  * do it. They are asked while planning too (ops_planning), and then must ask for the scratch of the
  * run; what they answer may depend on the shape of an item, but not on the number of items. */
-struct cuda_library {
+struct cuda_products {
     void *state;
     void (*close)(struct cuda *c);
     bool (*linear)(struct cuda *c, struct ops *o, struct tensor *y, const struct tensor *x,
@@ -50,16 +50,18 @@ struct cuda {
     struct staging staging;
     int32_t *notes;         /* on the device: what kernels report (enum cuda_note) */
     int32_t *answers;       /* pinned: where notes are read */
-    pthread_mutex_t lock;   /* guards `staging`, `answers` and the weights' copies for products */
+    pthread_mutex_t lock;   /* guards `staging`, `answers`, `last_step` and the weights' copies */
     bool waits;             /* OMNIFS_CUDA_WAIT=1: after every operation, to time it */
     uint64_t out_of_memory; /* how often it was */
-    struct cuda_library library;
+    struct cuda_products library;
+    gpu_event step[2]; /* where steps end, by turns */
+    int last_step;     /* which of them was noted last */
 };
 
 enum cuda_note {
     NOTE_OUTSIDE,   /* 1: an id was outside its embedding table */
     NOTE_ID,        /* that id */
-    NOTE_INFINITE,  /* 1: op_all_finite found something else */
+    NOTE_INFINITE,  /* below 0: op_all_finite found something else */
     NOTE_COUNT = 16 /* room */
 };
 
@@ -95,7 +97,8 @@ const void *cuda_weight_bf16(struct cuda *c, struct ops *o, const struct tensor 
 /* Puts `bytes` of host memory on the device; the host memory is free when it returns. 0 or the
  * driver's code. */
 int cuda_put(struct cuda *c, void *to, const void *host, size_t bytes);
-/* "cuda:0: what: why" as an error: -ENOMEM when that is the reason, else -EIO. */
+/* "cuda:0: what: why" as an error: -ENOMEM when that is the reason, BACKEND_LOST when the device
+ * answers no more, else -EIO. */
 int cuda_error(struct cuda *c, int code, const char *what, struct err *e);
 /* The same as an operation's failure. */
 void cuda_fail(struct ops *o, struct cuda *c, int code, const char *what);
@@ -155,6 +158,7 @@ void cuda_timestep_embedding(struct ops *o, struct tensor *y, const struct tenso
 /* image.cu */
 void cuda_upsample_nearest(struct ops *o, struct tensor *y, const struct tensor *x, int factor);
 bool cuda_all_finite(struct ops *o, const struct tensor *x);
+void cuda_finite_note(struct ops *o, struct tensor *flag, const struct tensor *x, int32_t note);
 void cuda_to_u8(struct ops *o, struct tensor *y, const struct tensor *x, float scale, float offset);
 
 #ifdef __cplusplus

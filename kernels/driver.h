@@ -43,6 +43,7 @@ int driver_launched(void);
 /* Device memory from the device's pool, in the stream's order. */
 int driver_alloc(gpu_stream s, size_t bytes, void **out);
 int driver_free(gpu_stream s, void *p);
+/* Of this thread's device; what its pool keeps for the next that asks is free. */
 int driver_memory(uint64_t *free_bytes, uint64_t *total);
 bool driver_is_out_of_memory(int code);
 
@@ -62,6 +63,8 @@ int driver_event_free(gpu_event e);
 int driver_event_record(gpu_event e, gpu_stream s);
 /* Waits until the stream has come to the place of the last record; at once when there is none. */
 int driver_event_wait(gpu_event e);
+/* Has the stream come there? Does not wait. */
+int driver_event_passed(gpu_event e, bool *passed);
 /* Milliseconds between two events that both have passed. */
 int driver_event_between(gpu_event from, gpu_event to, float *ms);
 

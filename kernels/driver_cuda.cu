@@ -45,15 +45,19 @@ int driver_use(int index)
     return code;
 }
 
+static cudaError_t pool_of_this_device(cudaMemPool_t *pool)
+{
+    int index = 0;
+    cudaError_t code = cudaGetDevice(&index);
+    return code ? code : cudaDeviceGetDefaultMemPool(pool, index);
+}
+
 /* Memory that is freed stays with the pool: the next arena takes it without asking the driver. */
 static cudaError_t keep_memory(void)
 {
     cudaMemPool_t pool;
     uint64_t all = UINT64_MAX;
-    int index = 0;
-    cudaError_t code = cudaGetDevice(&index);
-    if (!code)
-        code = cudaDeviceGetDefaultMemPool(&pool, index);
+    cudaError_t code = pool_of_this_device(&pool);
     return code ? code : cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &all);
 }
 
@@ -94,8 +98,16 @@ int driver_free(gpu_stream s, void *p)
 int driver_memory(uint64_t *free_bytes, uint64_t *total)
 {
     size_t a = 0, b = 0;
+    uint64_t reserved = 0, used = 0;
+    cudaMemPool_t pool;
     cudaError_t code = cudaMemGetInfo(&a, &b);
-    *free_bytes = a;
+    if (!code)
+        code = pool_of_this_device(&pool);
+    if (!code)
+        code = cudaMemPoolGetAttribute(pool, cudaMemPoolAttrReservedMemCurrent, &reserved);
+    if (!code)
+        code = cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemCurrent, &used);
+    *free_bytes = a + (reserved > used ? reserved - used : 0);
     *total = b;
     return code;
 }
@@ -153,6 +165,16 @@ int driver_event_record(gpu_event e, gpu_stream s)
 int driver_event_wait(gpu_event e)
 {
     return cudaEventSynchronize(e);
+}
+
+int driver_event_passed(gpu_event e, bool *passed)
+{
+    cudaError_t code = cudaEventQuery(e);
+    *passed = code == cudaSuccess;
+    if (code != cudaErrorNotReady)
+        return code;
+    (void)cudaGetLastError(); /* that is an answer */
+    return cudaSuccess;
 }
 
 int driver_event_between(gpu_event from, gpu_event to, float *ms)

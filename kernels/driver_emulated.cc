@@ -12,6 +12,8 @@ enum { OK, NO_MEMORY, LOST, NO_DEVICE };
 
 #define DEVICES 2 /* so that several are tested */
 
+#define MEMORY (UINT64_C(1) << 40)
+
 struct block {
     void *p;
     size_t bytes;
@@ -23,8 +25,15 @@ static struct {
     size_t count, room;
     bool guard, lost;
     int fail_alloc, calls_left, launch_error; /* calls_left -1: never lost */
+    uint64_t used;                            /* bytes of device memory */
+    int slow, asked;                          /* emulated_set_slow; how often since the last */
+    uint64_t passed;                          /* events that were passed */
     struct emulated_counts counts;
-} gpu = {nullptr, 0, 0, false, false, 0, -1, 0, {0, 0, 0}};
+} gpu = {nullptr, 0, 0, false, false, 0, -1, 0, 0, 0, 0, 0, {0, 0, 0, 0, 0}};
+
+struct CUevent_st {
+    uint64_t number; /* of its last record among all; 0: none */
+};
 
 /* One call or kernel at a time, whichever thread it comes from. */
 static pthread_mutex_t the_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -58,9 +67,18 @@ void emulated_lose_device(int calls)
     gpu.launch_error = OK;
 }
 
+void emulated_set_slow(int asks)
+{
+    gpu.slow = asks;
+    gpu.asked = 0;
+    gpu.passed = gpu.counts.events;
+}
+
 struct emulated_counts emulated_counts(void)
 {
-    return gpu.counts;
+    struct emulated_counts counts = gpu.counts;
+    counts.ahead = counts.events - gpu.passed;
+    return counts;
 }
 
 /* One more call: false when the device is lost. */
@@ -113,7 +131,7 @@ int driver_describe(int index, struct driver_device *d)
     snprintf(d->name, sizeof d->name, "emulated GPU");
     d->major = 9;
     d->multiprocessors = 4;
-    d->memory = UINT64_C(1) << 40;
+    d->memory = MEMORY;
     return index >= 0 && index < DEVICES ? OK : NO_DEVICE;
 }
 
@@ -139,6 +157,7 @@ int driver_wait(gpu_stream s)
     (void)s;
     held lock;
     gpu.counts.waits++;
+    gpu.passed = gpu.counts.events;
     return here() ? OK : LOST;
 }
 
@@ -179,6 +198,7 @@ int driver_alloc(gpu_stream s, size_t bytes, void **out)
         memset(b.p, 0xFF, bytes < (16u << 20) ? bytes : (16u << 20));
     }
     gpu.blocks[gpu.count++] = b;
+    gpu.used += bytes;
     gpu.counts.live++;
     *out = b.p;
     return OK;
@@ -193,6 +213,7 @@ int driver_free(gpu_stream s, void *p)
         if (b.p != p)
             continue;
         gpu.blocks[i] = gpu.blocks[--gpu.count];
+        gpu.used -= b.bytes;
         gpu.counts.live--;
         if (b.guarded)
             munmap(p, b.bytes);
@@ -207,8 +228,10 @@ int driver_free(gpu_stream s, void *p)
 
 int driver_memory(uint64_t *free_bytes, uint64_t *total)
 {
-    *free_bytes = *total = UINT64_C(1) << 40;
-    return OK;
+    held lock;
+    *free_bytes = MEMORY - gpu.used;
+    *total = MEMORY;
+    return here() ? OK : LOST;
 }
 
 bool driver_is_out_of_memory(int code)
@@ -271,7 +294,7 @@ int driver_fill(gpu_stream s, void *p, int byte, size_t bytes)
 
 int driver_event_new(gpu_event *e)
 {
-    *e = reinterpret_cast<gpu_event>(malloc(1));
+    *e = static_cast<gpu_event>(calloc(1, sizeof **e));
     return *e ? OK : NO_MEMORY;
 }
 
@@ -283,15 +306,30 @@ int driver_event_free(gpu_event e)
 
 int driver_event_record(gpu_event e, gpu_stream s)
 {
-    (void)e, (void)s;
+    (void)s;
     held lock;
+    e->number = ++gpu.counts.events;
+    if (!gpu.slow)
+        gpu.passed = e->number;
     return here() ? OK : LOST;
 }
 
 int driver_event_wait(gpu_event e)
 {
-    (void)e;
     held lock;
+    if (gpu.passed < e->number)
+        gpu.passed = e->number;
+    return here() ? OK : LOST;
+}
+
+int driver_event_passed(gpu_event e, bool *passed)
+{
+    held lock;
+    if (gpu.passed < e->number && ++gpu.asked >= gpu.slow) {
+        gpu.asked = 0;
+        gpu.passed++;
+    }
+    *passed = gpu.passed >= e->number;
     return here() ? OK : LOST;
 }
 

@@ -21,9 +21,14 @@ void emulated_set_guard(bool on);
 void emulated_fail_alloc(int n);
 /* The device is lost after `calls` more calls and stays so; -1: it comes back. */
 void emulated_lose_device(int calls);
-/* Launches, allocations that are not freed, and waits for the device so far. */
+/* Work is done at once, and events are passed where they are recorded. With `asks` above 0 the
+ * host sees a device that is slower: it passes one event more each time that it was asked so often
+ * for one that it had not passed, or all when the host waits. */
+void emulated_set_slow(int asks);
+/* Launches, allocations that are not freed, waits for the device, and events recorded so far;
+ * `ahead`: events that the device has not passed. */
 struct emulated_counts {
-    uint64_t launches, live, waits;
+    uint64_t launches, live, waits, events, ahead;
 };
 struct emulated_counts emulated_counts(void);
 

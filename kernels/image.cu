@@ -76,8 +76,8 @@ void cuda_to_u8(struct ops *o, struct tensor *y, const struct tensor *x, float s
 
 /* ---- all_finite ---- */
 
-/* Many threads may write the one note; all write the same. */
-__global__ void find_infinite(walk<1> w, int32_t *note)
+/* flag[0] = min(flag[0], note): many threads may write, and all write the same. */
+__global__ void find_infinite(walk<1> w, int32_t *flag, int32_t note)
 {
     bool found = false;
     for (int64_t i = grid_thread(); i < w.count; i += grid_threads()) {
@@ -86,17 +86,28 @@ __global__ void find_infinite(walk<1> w, int32_t *note)
         uint32_t bits = gpu_float_bits(static_cast<const float *>(w.data[0])[at[0]]);
         found = found || (bits & 0x7FFFFFFFu) >= 0x7F800000u;
     }
-    if (found)
-        *note = 1;
+    if (found && note < *flag)
+        *flag = note;
+}
+
+static void note_infinite(struct ops *o, int32_t *flag, const struct tensor *x, int32_t note)
+{
+    struct cuda *c = cuda_here(o);
+    walk<1> w = walk_of<1>({x});
+    LAUNCH(blocks_for(w.count), BLOCK_THREADS, 0, c->stream, find_infinite)(w, flag, note);
+    cuda_launched(o, "all_finite");
+}
+
+void cuda_finite_note(struct ops *o, struct tensor *flag, const struct tensor *x, int32_t note)
+{
+    note_infinite(o, static_cast<int32_t *>(flag->data), x, note);
 }
 
 bool cuda_all_finite(struct ops *o, const struct tensor *x)
 {
-    struct cuda *c = cuda_here(o);
-    walk<1> w = walk_of<1>({x});
+    struct cuda *c = cuda_of(ops_backend(o));
     int32_t *note = c->notes + NOTE_INFINITE, notes[NOTE_COUNT];
-    LAUNCH(blocks_for(w.count), BLOCK_THREADS, 0, c->stream, find_infinite)(w, note);
-    cuda_launched(o, "all_finite");
+    note_infinite(o, note, x, -1);
     if (!cuda_settle(o, c, notes))
         return false;
     if (notes[NOTE_INFINITE])

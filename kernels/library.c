@@ -247,7 +247,7 @@ static void library_close(struct cuda *c)
     (void)driver_event_free(l->from);
     (void)driver_event_free(l->to);
     free(l);
-    c->library = (struct cuda_library){0};
+    c->library = (struct cuda_products){0};
 }
 
 static struct library *library_new(void)
@@ -264,7 +264,7 @@ static void put_behind(struct cuda *c, struct library *l, struct vendor *v)
 {
     l->vendor = v;
     c->library =
-        (struct cuda_library){l, library_close, library_linear, library_conv2d, library_attention};
+        (struct cuda_products){l, library_close, library_linear, library_conv2d, library_attention};
     if (!v)
         library_close(c);
 }

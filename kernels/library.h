@@ -1,4 +1,4 @@
-/* The backend's products by NVIDIA's libraries (vendor.h): what stands behind struct cuda_library.
+/* The backend's products by NVIDIA's libraries (vendor.h): what stands behind struct cuda_products.
  *
  * Where products are computed in bf16, operands are first rounded to it into scratch, as the own
  * kernels do on their way; sums and results stay fp32, but results of convolutions and attention,

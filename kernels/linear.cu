@@ -1,6 +1,6 @@
 /* linear: products of rows with a matrix of weights.
  *
- * A library does it where there is one (cuda_library); else few rows an item go through dot
+ * A library does it where there is one (cuda_products); else few rows an item go through dot
  * products, which read the matrix once and are bound by that, and more rows through tiles. The
  * choice looks at the rows of one item only, so that a batch gives each item its own bits. */
 #include "kernels/product.h"

@@ -1,6 +1,8 @@
 /* The CUDA backend's kernels in their emulated form: every operation against plain loops in double
  * precision, what is promised beside values, memory, and failures. */
 #include <errno.h>
+#include <limits.h>
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,6 +18,7 @@
 #include "kernels/emulated.h"
 
 extern cuda_backend_new_fn omni_cuda_backend_new;
+extern cuda_device_count_fn omni_cuda_device_count;
 
 static struct backend *cuda_new(void)
 {
@@ -147,6 +150,168 @@ static void a_step_waits_for_the_device_only_to_read_results(void **state)
     cuda_end(b);
 }
 
+/* As a loader does: for plans first, then with data, and for plans again. */
+static void prepared_in_turn(struct backend *b, enum dtype compute, int rank, const int64_t *dims,
+                             const float *host)
+{
+    struct tensor *w;
+    uint64_t planned = 0, live = emulated_counts().live;
+    assert_int_equal(tensor_weight_shape(b, DTYPE_F32, rank, dims, &w, NULL), 0);
+    for (int turn = 0; turn < 4; turn++) {
+        bool full = turn % 2;
+        w->dtype = DTYPE_F32;
+        assert_int_equal(b->ops->weight_prepare(b, w, full ? host : NULL, compute, NULL), 0);
+        assert_true((w->data != NULL) == full);
+        assert_int_equal(w->dtype, rank == 4 ? compute : DTYPE_F32);
+        if (turn == 0)
+            planned = b->ops->weight_bytes(w);
+        assert_int_equal(b->ops->weight_bytes(w), planned);
+        assert_int_equal(emulated_counts().live, live + full);
+        if (full && w->dtype == DTYPE_F32 && rank < 4) {
+            float y[64];
+            struct ops *o = ops_new(b, compute, 1 << 20, NULL);
+            assert_int_equal(op_to_host(o, w, y, sizeof y), 0);
+            assert_memory_equal(host, y, sizeof y);
+            ops_free(o);
+        }
+        b->ops->weight_release(b, w);
+        assert_null(w->data);
+        assert_int_equal(emulated_counts().live, live);
+    }
+    tensor_weight_free(w);
+}
+
+static void weights_are_prepared_and_released_by_turns(void **state)
+{
+    (void)state;
+    struct backend *b = cuda_new();
+    float host[64];
+    for (int i = 0; i < 64; i++)
+        host[i] = (float)i - 31.5f;
+    assert_false(b->blocks);
+    for (int i = 0; i < 2; i++) {
+        enum dtype compute = i ? DTYPE_BF16 : DTYPE_F32;
+        prepared_in_turn(b, compute, SHAPE(64), host);
+        prepared_in_turn(b, compute, SHAPE(4, 16), host);
+        prepared_in_turn(b, compute, SHAPE(4, 4, 2, 2), host);
+    }
+    cuda_end(b);
+}
+
+static void free_memory_is_what_arenas_and_weights_leave(void **state)
+{
+    (void)state;
+    struct backend *b = cuda_new();
+    uint64_t before, with, after, total;
+    assert_int_equal(b->ops->memory(b, &before, &total), 0);
+    struct ops *o = ops_new(b, DTYPE_F32, 1 << 20, NULL);
+    assert_int_equal(b->ops->memory(b, &with, &total), 0);
+    ops_free(o);
+    assert_int_equal(b->ops->memory(b, &after, &total), 0);
+    assert_true(before <= total && with == before - (1 << 20) && after == before);
+    cuda_end(b);
+}
+
+/* ---- the host ahead of the device ---- */
+
+static void the_host_is_one_step_ahead_of_a_slow_device(void **state)
+{
+    (void)state;
+    struct backend *b = cuda_new();
+    struct ops *o = ops_new(b, DTYPE_F32, 1 << 20, NULL);
+    float x[64] = {1}, y[64];
+    struct tensor *t = op_from_host(o, DTYPE_F32, SHAPE(1, 8, 8), x);
+    assert_true(ops_runs_ahead(o));
+    emulated_set_slow(3);
+    uint64_t waits = emulated_counts().waits;
+    for (int step = 0; step < 20; step++) {
+        op_add_to(o, t, t);
+        ops_step_end(o);
+        assert_int_equal(emulated_counts().ahead, 1);
+    }
+    assert_int_equal(emulated_counts().waits, waits);
+    assert_int_equal(op_to_host(o, t, y, sizeof y), 0);
+    assert_true(y[0] == 1048576.0f); /* 2^20 */
+    assert_int_equal(emulated_counts().ahead, 0);
+    emulated_set_slow(0);
+    ops_free(o);
+    cuda_end(b);
+}
+
+static bool cancelled_when_asked_again(void *asked)
+{
+    return ++*(int *)asked > 1;
+}
+
+static void a_step_that_is_waited_for_can_be_cancelled(void **state)
+{
+    (void)state;
+    struct backend *b = cuda_new();
+    struct ops *o = ops_new(b, DTYPE_F32, 1 << 20, NULL);
+    int asked = 0;
+    emulated_set_slow(INT_MAX); /* it never gets there */
+    ops_set_cancel(o, cancelled_when_asked_again, &asked);
+    ops_step_end(o);
+    assert_int_equal(ops_error(o, NULL), 0);
+    ops_step_end(o);
+    assert_int_equal(ops_error(o, NULL), -ECANCELED);
+    assert_int_equal(asked, 2);
+    emulated_set_slow(0);
+    ops_free(o);
+    cuda_end(b);
+}
+
+static void a_device_that_is_lost_ends_the_wait_for_its_step(void **state)
+{
+    (void)state;
+    struct backend *b = cuda_new();
+    for (int calls = 0; calls < 5; calls++) { /* at the record, and while it is asked */
+        struct ops *o = ops_new(b, DTYPE_F32, 1 << 20, NULL);
+        emulated_set_slow(INT_MAX);
+        ops_step_end(o);
+        emulated_lose_device(calls);
+        ops_step_end(o);
+        assert_int_equal(ops_error(o, NULL), BACKEND_LOST);
+        emulated_lose_device(-1);
+        emulated_set_slow(0);
+        ops_free(o);
+    }
+    cuda_end(b);
+}
+
+static int32_t first_step_noted(struct backend *b, int first_bad, float bad)
+{
+    struct ops *o = ops_new(b, DTYPE_F32, 1 << 20, NULL);
+    float x[3 * 700];
+    int32_t none = INT32_MAX, noted = 0;
+    struct tensor *flag = op_from_host(o, DTYPE_I32, SHAPE(1), &none);
+    uint64_t waits = emulated_counts().waits;
+    for (int i = 0; i < 3 * 700; i++)
+        x[i] = (float)i;
+    x[0] = bad; /* outside what is looked at */
+    for (int step = 0; step < 6; step++) {
+        x[700 + 97 * step] = step >= first_bad ? bad : 1;
+        struct tensor *t = op_from_host(o, DTYPE_F32, SHAPE(3, 700), x);
+        op_finite_note(o, flag, op_slice(o, t, 0, 1, 1), step);
+    }
+    assert_int_equal(emulated_counts().waits, waits);
+    assert_int_equal(op_to_host(o, flag, &noted, sizeof noted), 0);
+    ops_free(o);
+    return noted;
+}
+
+static void the_first_step_with_nan_is_noted_without_a_wait(void **state)
+{
+    (void)state;
+    struct backend *b = cuda_new();
+    emulated_set_guard(true);
+    assert_int_equal(first_step_noted(b, 0, NAN), 0);
+    assert_int_equal(first_step_noted(b, 2, NAN), 2);
+    assert_int_equal(first_step_noted(b, 5, -INFINITY), 5);
+    assert_int_equal(first_step_noted(b, 6, INFINITY), INT32_MAX);
+    cuda_end(b);
+}
+
 /* ---- failures ---- */
 
 static void memory_that_is_not_there_is_an_error(void **state)
@@ -164,6 +329,7 @@ static void memory_that_is_not_there_is_an_error(void **state)
         assert_int_equal(
             tensor_weight_new(b, DTYPE_F32, SHAPE(4, 4, 2, 2), host, DTYPE_BF16, &w, &e), -ENOMEM);
         assert_non_null(strstr(e.text, "MB are free"));
+        assert_false(b->ops->lost(b));
     }
     emulated_fail_alloc(0);
     assert_int_equal(tensor_weight_new(b, DTYPE_F32, SHAPE(4, 4, 2, 2), host, DTYPE_BF16, &w, &e),
@@ -188,14 +354,39 @@ static void a_device_that_is_lost_fails_what_runs_and_says_so(void **state)
         struct tensor *t = op_from_host(o, DTYPE_F32, SHAPE(1, 8, 8), x);
         for (int i = 0; i < 12; i++)
             t = op_rms_norm(o, t, op_from_host(o, DTYPE_F32, SHAPE(8), x), 1e-6f);
-        assert_int_equal(op_to_host(o, t, y, sizeof y), -EIO);
-        assert_int_equal(ops_error(o, &e), -EIO);
+        assert_int_equal(op_to_host(o, t, y, sizeof y), BACKEND_LOST);
+        assert_int_equal(ops_error(o, &e), BACKEND_LOST);
         assert_non_null(strstr(e.text, "the device was lost"));
         assert_non_null(strstr(e.text, "cuda:0"));
+        assert_true(b->ops->lost(b));
         ops_free(o);
         emulated_lose_device(-1);
+        assert_false(b->ops->lost(b));
         cuda_end(b);
     }
+}
+
+static void a_device_that_is_lost_gives_nothing_more(void **state)
+{
+    (void)state;
+    struct backend *b = cuda_new(), *another;
+    struct err e = {0};
+    struct tensor *w;
+    uint64_t left, total;
+    static const float host[64];
+    emulated_lose_device(0);
+    assert_null(ops_new(b, DTYPE_F32, 1 << 20, &e));
+    assert_int_equal(e.code, BACKEND_LOST);
+    for (int compute = DTYPE_F32; compute <= DTYPE_BF16; compute++)
+        assert_int_equal(
+            tensor_weight_new(b, DTYPE_F32, SHAPE(4, 4, 2, 2), host, (enum dtype)compute, &w, &e),
+            BACKEND_LOST);
+    assert_int_equal(b->ops->memory(b, &left, &total), -EIO);
+    assert_int_equal(omni_cuda_backend_new(0, &another, &e), -ENODEV);
+    assert_non_null(strstr(e.text, "does not open: the device was lost"));
+    assert_null(another);
+    emulated_lose_device(-1);
+    cuda_end(b);
 }
 
 static void an_id_outside_its_table_is_an_error_when_results_are_read(void **state)
@@ -234,6 +425,10 @@ static void devices_that_are_not_there_are_named(void **state)
     assert_int_equal(omni_cuda_backend_new(7, &b, &e), -ENODEV);
     assert_non_null(strstr(e.text, "cuda:7"));
     assert_null(b);
+    assert_int_equal(omni_cuda_device_count(), 2);
+    assert_int_equal(omni_cuda_backend_new(2, &b, &e), -ENODEV);
+    assert_int_equal(omni_cuda_backend_new(1, &b, &e), 0);
+    cuda_end(b);
 }
 
 int main(void)
@@ -246,8 +441,15 @@ int main(void)
         cmocka_unit_test(results_move_down_over_themselves),
         cmocka_unit_test(large_weights_come_through_small_slots),
         cmocka_unit_test(a_step_waits_for_the_device_only_to_read_results),
+        cmocka_unit_test(weights_are_prepared_and_released_by_turns),
+        cmocka_unit_test(free_memory_is_what_arenas_and_weights_leave),
+        cmocka_unit_test(the_host_is_one_step_ahead_of_a_slow_device),
+        cmocka_unit_test(a_step_that_is_waited_for_can_be_cancelled),
+        cmocka_unit_test(a_device_that_is_lost_ends_the_wait_for_its_step),
+        cmocka_unit_test(the_first_step_with_nan_is_noted_without_a_wait),
         cmocka_unit_test(memory_that_is_not_there_is_an_error),
         cmocka_unit_test(a_device_that_is_lost_fails_what_runs_and_says_so),
+        cmocka_unit_test(a_device_that_is_lost_gives_nothing_more),
         cmocka_unit_test(an_id_outside_its_table_is_an_error_when_results_are_read),
         cmocka_unit_test(devices_that_are_not_there_are_named),
     };

@@ -86,10 +86,24 @@ static void the_library_is_opened_by_its_device_word(void **state)
     assert_null(d.backend);
 }
 
+static void auto_lists_its_devices_with_their_memory(void **state)
+{
+    (void)state;
+    struct omni_device d[OMNI_MAX_DEVICES];
+    struct err e = {0};
+    int count = 0;
+    assert_int_equal(omni_device_list("auto", d, OMNI_MAX_DEVICES, &count, &e), 0);
+    assert_int_equal(count, 2);
+    assert_string_equal(d[1].name, "cuda:1");
+    assert_true(d[0].memory_total == UINT64_C(1) << 40);
+    assert_true(d[0].memory_free > 0 && d[0].memory_free <= d[0].memory_total);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_library_is_opened_by_its_device_word),
+        cmocka_unit_test(auto_lists_its_devices_with_their_memory),
         cmocka_unit_test(a_picture_is_the_one_that_the_cpu_draws),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
