@@ -7,7 +7,7 @@
 
 #include "../support/golden.h"
 
-#define QWEN_TOKENIZER "models/omni-mini/tokenizer"
+#define QWEN_TOKENIZER "tests/engine/golden/tokenizer-qwen"
 #define LEAST_DB       60 /* some 1 in 20 values off by one */
 
 static void klein_base_draws_with_guidance_as_diffusers_does(void **state)

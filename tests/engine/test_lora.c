@@ -25,7 +25,7 @@
 #include "../support/scratch.h"
 
 #define GOLDEN         "tests/engine/golden"
-#define QWEN_TOKENIZER "models/omni-mini/tokenizer"
+#define QWEN_TOKENIZER "tests/engine/golden/tokenizer-qwen"
 #define CLIP_TOKENIZER GOLDEN "/clip/tokenizer"
 #define LEAST_DB       60
 

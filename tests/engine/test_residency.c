@@ -127,7 +127,7 @@ static void work_that_fits_beside_no_weights_is_refused_before_any(void **state)
     assert_int_equal(omni_generate(m, &r, 1, NULL, &y, NULL, &e), -ENOMEM);
     assert_non_null(strstr(e.text, "this request needs "));
     assert_int_equal(omni_model_info(m)->resident_bytes, 0);
-    r.width = r.height = 32;
+    r.width = r.height = 16;
     assert_int_equal(omni_generate(m, &r, 1, NULL, &y, NULL, &e), 0);
     picture_free(&y.picture);
     omni_model_free(m);

@@ -25,7 +25,7 @@
 #include "../support/scratch.h"
 
 #define GOLDEN "tests/engine/golden/"
-#define QWEN   "models/omni-mini/tokenizer"
+#define QWEN   "tests/engine/golden/tokenizer-qwen"
 #define CLIP   GOLDEN "clip/tokenizer"
 
 enum { MAX_PARTS = 4 };

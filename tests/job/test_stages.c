@@ -310,7 +310,7 @@ static void expect_keys(const json_t *o, const char *expected)
 }
 
 static const char top_keys[] =
-    "id status error modality mode profile request outputs model seed timings_ms device memory "
+    "id status error modality mode profile request outputs model seed truncated timings_ms device memory "
     "safety watermark created started finished omnifs ";
 
 static void the_record_has_its_keys_in_order(void **state)

@@ -131,7 +131,7 @@ def main():
     torch.set_grad_enabled(False)
     modules = parts()
     tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_file("models/omni-mini/tokenizer/tokenizer.json"),
+        tokenizer_object=Tokenizer.from_file("tests/engine/golden/tokenizer-qwen/tokenizer.json"),
         pad_token="<|endoftext|>", padding_side="right")
     tokenizer.chat_template = TEMPLATE
     for name, distilled, draws, cases in (

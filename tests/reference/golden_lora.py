@@ -139,7 +139,7 @@ def draw(pipe, loras, call, files):
 
 def klein_pipe():
     tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_file("models/omni-mini/tokenizer/tokenizer.json"),
+        tokenizer_object=Tokenizer.from_file("tests/engine/golden/tokenizer-qwen/tokenizer.json"),
         pad_token="<|endoftext|>", padding_side="right")
     tokenizer.chat_template = klein.TEMPLATE
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)

@@ -49,7 +49,7 @@ def made_up(seed):
     return "".join(one() for _ in range(r.randrange(5, 40)))
 
 
-tokenizer = Tokenizer.from_file("models/omni-mini/tokenizer/tokenizer.json")
+tokenizer = Tokenizer.from_file("tests/engine/golden/tokenizer-qwen/tokenizer.json")
 rows = [[text, 1, tokenizer.encode(text).ids] for text in CHOSEN + [made_up(seed) for seed in range(120)]]
 for unit, times in REPEATED:  # long lists of ids are kept as their hash
     ids = tokenizer.encode(unit * times).ids
