@@ -93,3 +93,26 @@ int run_enlarge(struct run *r, struct picture *p, int width, int height, struct 
     *p = out;
     return 0;
 }
+
+bool run_draws_native(const struct run *r)
+{
+    enum job_mode mode = r->request.mode;
+    return r->profile->native_only && r->profile->native_width > 0 &&
+           (mode == MODE_TEXT_TO_IMAGE || mode == MODE_TEXT_TO_VIDEO);
+}
+
+int run_enlarge_native(struct run *r, struct picture *p, int width, int height, struct err *e)
+{
+    struct picture whole = {0};
+    int fit_width, fit_height;
+    size_fit(p, width, height, &fit_width, &fit_height);
+    int code = run_enlarge(r, p, fit_width, fit_height, e);
+    if (code || (p->width == width && p->height == height))
+        return code;
+    code = size_extend(p, width, height, &whole, e);
+    if (code)
+        return code;
+    picture_free(p);
+    *p = whole;
+    return 0;
+}

@@ -35,7 +35,8 @@ struct profile {
     enum modality modality;
     enum omni_precision precision;
     int native_width, native_height; /* 0: generate at the requested size */
-    enum media_scale upscaler;       /* how pictures are enlarged … */
+    bool native_only; /* what prompts alone ask for is drawn at no other size, and continued */
+    enum media_scale upscaler; /* how pictures are enlarged … */
     char upscaler_model[512]; /* … or the model whose networks do it, and a filter the rest; "" */
     int width, height;        /* default_size */
     int max_width, max_height; /* max_resolution */

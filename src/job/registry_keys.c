@@ -213,6 +213,7 @@ static const struct spec profile_keys[] = {
     {"modality", set_modality, P(modality), 0, 0},
     {"precision", set_precision, P(precision), 0, 0},
     {"native_resolution", set_size, P(native_width), 0, 0},
+    {"native_only", set_bool, P(native_only), 0, 0},
     {"upscaler", set_upscaler, 0, 0, 0},
     {"default_size", set_size, P(width), 0, 0},
     {"max_resolution", set_size, P(max_width), 0, 0},

@@ -200,8 +200,13 @@ static int route_to_model(struct run *r, struct err *e)
         code = read_clip(r, e);
     if (code)
         return code;
-    size_to_draw(q->width, q->height, p->native_width, p->native_height, r->info.size_multiple,
-                 &r->draw_width, &r->draw_height);
+    if (run_draws_native(r)) {
+        r->draw_width = p->native_width;
+        r->draw_height = p->native_height;
+    } else {
+        size_to_draw(q->width, q->height, p->native_width, p->native_height, r->info.size_multiple,
+                     &r->draw_width, &r->draw_height);
+    }
     code = result_room(r, e);
     if (!code && r->clip.rgb)
         code = size_frames(r, e);

@@ -73,3 +73,36 @@ int size_cover(const struct picture *in, int width, int height, enum media_scale
     picture_free(&scaled);
     return code;
 }
+
+void size_fit(const struct picture *in, int width, int height, int *fit_width, int *fit_height)
+{
+    double scale = fmin((double)width / in->width, (double)height / in->height);
+    *fit_width = (int)fmin(width, fmax(1, round(in->width * scale)));
+    *fit_height = (int)fmin(height, fmax(1, round(in->height * scale)));
+}
+
+/* A row of `width` pixels with `row` of `in_width` in it, its ends continued. */
+static void extend_row(uint8_t *to, int width, const uint8_t *row, int in_width)
+{
+    int left = (width - in_width) / 2;
+    for (int x = 0; x < left; x++)
+        memcpy(to + 3 * (size_t)x, row, 3);
+    memcpy(to + 3 * (size_t)left, row, 3 * (size_t)in_width);
+    for (int x = left + in_width; x < width; x++)
+        memcpy(to + 3 * (size_t)x, row + 3 * (size_t)(in_width - 1), 3);
+}
+
+int size_extend(const struct picture *in, int width, int height, struct picture *out, struct err *e)
+{
+    int code = picture_new(out, width, height, in->frames);
+    if (code)
+        return err_set(e, code, "no room for a picture of %dx%d", width, height);
+    int top = (height - in->height) / 2;
+    for (int f = 0; f < in->frames; f++)
+        for (int y = 0; y < height; y++) {
+            int from = y < top ? 0 : y - top < in->height ? y - top : in->height - 1;
+            extend_row(picture_frame(out, f) + 3 * (size_t)y * (size_t)width, width,
+                       picture_frame(in, f) + 3 * (size_t)from * (size_t)in->width, in->width);
+        }
+    return 0;
+}

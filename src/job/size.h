@@ -18,4 +18,12 @@ void size_to_draw(int width, int height, int native_width, int native_height, in
 int size_cover(const struct picture *in, int width, int height, enum media_scale how,
                struct picture *out, struct err *e);
 
+/* The largest size of in's aspect that fits into width x height. */
+void size_fit(const struct picture *in, int width, int height, int *fit_width, int *fit_height);
+
+/* Every frame in the middle of width x height, at least its own size, with its outermost pixels
+ * continued to the edges. The caller frees `out`. -ENOMEM. */
+int size_extend(const struct picture *in, int width, int height, struct picture *out,
+                struct err *e);
+
 #endif

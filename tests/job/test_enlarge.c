@@ -20,6 +20,7 @@
 #include "../support/scripted_generator.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "job/size.h"
 #include "job/run.h"
 #include "media/media.h"
 
@@ -214,9 +215,33 @@ static void missing_networks_are_told_when_the_registry_is_read(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
+static void a_square_stands_in_the_middle_and_its_edges_go_on(void **state)
+{
+    (void)state;
+    struct picture in, out;
+    struct err e = {0};
+    int width, height;
+    assert_int_equal(picture_new(&in, 2, 2, 2), 0);
+    for (size_t i = 0; i < 2 * picture_frame_bytes(&in); i++)
+        picture_frame(&in, 0)[i] = (uint8_t)i;
+    size_fit(&in, 7, 4, &width, &height);
+    assert_int_equal(width, 4);
+    assert_int_equal(height, 4);
+    assert_int_equal(size_extend(&in, 5, 3, &out, &e), 0);
+    static const int from[3][5] = {{0, 0, 1, 1, 1}, {2, 2, 3, 3, 3}, {2, 2, 3, 3, 3}};
+    for (int f = 0; f < 2; f++)
+        for (int y = 0; y < 3; y++)
+            for (int x = 0; x < 5; x++)
+                assert_memory_equal(picture_frame(&out, f) + 3 * (5 * y + x),
+                                    picture_frame(&in, f) + 3 * from[y][x], 3);
+    picture_free(&in);
+    picture_free(&out);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_square_stands_in_the_middle_and_its_edges_go_on),
         TEST(pictures_are_enlarged_by_the_networks_of_their_profile),
         TEST(the_exact_size_comes_by_a_filter),
         TEST(clips_are_enlarged_frame_by_frame),
