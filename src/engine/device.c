@@ -83,7 +83,9 @@ static int open_cuda(int index, struct device *d, struct err *e)
     struct cuda_exports l = {0};
     snprintf(d->name, sizeof(d->name), "cuda:%d", index);
     int rc = library_open(&l, &d->library, e);
-    if (rc == 0)
+    if (rc != 0)
+        rc = err_prefix(e, "device %s", d->name);
+    else
         rc = l.backend_new(index, &d->backend, e);
     if (rc != 0)
         device_close(d);
