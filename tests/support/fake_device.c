@@ -84,7 +84,9 @@ static void linear(struct ops *o, struct tensor *y, const struct tensor *x, cons
     wait_while_held(o, d);
     d->products++;
     int left = d->lose_at;
-    if (left > 0 && (d->lose_at = left - 1) == 0)
+    if (left > 0)
+        d->lose_at = left - 1;
+    if (left == 1)
         d->lost = true;
     if (d->lost) {
         ops_fail(o, -EIO, "%s fell off the bus", y->backend->name); /* lost() says the rest */
