@@ -182,7 +182,7 @@ FUZZ_MAKE  := $(MAKE) BUILD=$(FUZZ_BUILD) CC=clang SANITIZE=fuzzer-no-link,addre
 FUZZ_RUNS ?= 20000
 FUZZ_SECONDS ?= 20
 test: deps-test
-	@$(MAKE) --no-print-directory test-build cuda-check
+	@$(MAKE) --no-print-directory -j$(shell nproc) test-build cuda-check
 	@BUILD=$(BUILD) FUZZ_BUILD=$(FUZZ_BUILD) FUZZ_RUNS=$(FUZZ_RUNS) FUZZ_SECONDS=$(FUZZ_SECONDS) \
 	    tests/run unit scripts fuzz
 test-build: all unit-programs
