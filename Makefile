@@ -214,7 +214,7 @@ reference: all
 
 # ---- to see it work ----
 demo: deps
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory -j$(shell nproc) all
 	@OMNIFS=$(BUILD)/omnifs scripts/demo demo
 bench: all
 	@$(BUILD)/omnifs bench
