@@ -81,15 +81,52 @@ void size_fit(const struct picture *in, int width, int height, int *fit_width, i
     *fit_height = (int)fmin(height, fmax(1, round(in->height * scale)));
 }
 
-/* A row of `width` pixels with `row` of `in_width` in it, its ends continued. */
-static void extend_row(uint8_t *to, int width, const uint8_t *row, int in_width)
+/* What a side of a picture continues as: its outermost pixel i, which at a distance becomes the
+ * mean of those around it, so that no streaks run to the edge. `step`: bytes between neighbours. */
+struct side {
+    const uint8_t *pixels;
+    size_t step;
+    int count, radius;
+};
+
+static void continue_side(const struct side *s, int i, int distance, uint8_t to[3])
 {
-    int left = (width - in_width) / 2;
-    for (int x = 0; x < left; x++)
-        memcpy(to + 3 * (size_t)x, row, 3);
-    memcpy(to + 3 * (size_t)left, row, 3 * (size_t)in_width);
-    for (int x = left + in_width; x < width; x++)
-        memcpy(to + 3 * (size_t)x, row + 3 * (size_t)(in_width - 1), 3);
+    int first = i > s->radius ? i - s->radius : 0;
+    int last = i + s->radius < s->count ? i + s->radius : s->count - 1;
+    for (int c = 0; c < 3; c++) {
+        int sum = 0, n = last - first + 1, own = s->pixels[(size_t)i * s->step + (size_t)c];
+        for (int k = first; k <= last; k++)
+            sum += s->pixels[(size_t)k * s->step + (size_t)c];
+        int share = distance < s->radius ? distance : s->radius; /* of the mean, in radii */
+        to[c] = s->radius ? (uint8_t)((own * (s->radius - share) + sum * share / n) / s->radius)
+                          : (uint8_t)own;
+    }
+}
+
+static void extend_frame(const uint8_t *in, int in_width, int in_height, uint8_t *out, int width,
+                         int height)
+{
+    size_t row = 3 * (size_t)in_width;
+    int left = (width - in_width) / 2, top = (height - in_height) / 2;
+    int radius = in_height < 512 ? in_height / 16 : 32;
+    struct side sides[] = {{in, row, in_height, radius},
+                           {in + row - 3, row, in_height, radius},
+                           {in, 3, in_width, radius},
+                           {in + row * (size_t)(in_height - 1), 3, in_width, radius}};
+    for (int y = 0; y < height; y++)
+        for (int x = 0; x < width; x++, out += 3) {
+            int u = x - left, v = y - top;
+            int across = u < 0 ? -u : u >= in_width ? u - in_width + 1 : 0;
+            int down = v < 0 ? -v : v >= in_height ? v - in_height + 1 : 0;
+            u = u < 0 ? 0 : u < in_width ? u : in_width - 1;
+            v = v < 0 ? 0 : v < in_height ? v : in_height - 1;
+            if (down)
+                continue_side(&sides[y < top ? 2 : 3], u, down, out);
+            else if (across)
+                continue_side(&sides[x < left ? 0 : 1], v, across, out);
+            else
+                memcpy(out, in + (size_t)v * row + 3 * (size_t)u, 3);
+        }
 }
 
 int size_extend(const struct picture *in, int width, int height, struct picture *out, struct err *e)
@@ -97,12 +134,8 @@ int size_extend(const struct picture *in, int width, int height, struct picture 
     int code = picture_new(out, width, height, in->frames);
     if (code)
         return err_set(e, code, "no room for a picture of %dx%d", width, height);
-    int top = (height - in->height) / 2;
     for (int f = 0; f < in->frames; f++)
-        for (int y = 0; y < height; y++) {
-            int from = y < top ? 0 : y - top < in->height ? y - top : in->height - 1;
-            extend_row(picture_frame(out, f) + 3 * (size_t)y * (size_t)width, width,
-                       picture_frame(in, f) + 3 * (size_t)from * (size_t)in->width, in->width);
-        }
+        extend_frame(picture_frame(in, f), in->width, in->height, picture_frame(out, f), width,
+                     height);
     return 0;
 }

@@ -22,7 +22,7 @@ int size_cover(const struct picture *in, int width, int height, enum media_scale
 void size_fit(const struct picture *in, int width, int height, int *fit_width, int *fit_height);
 
 /* Every frame in the middle of width x height, at least its own size, with its outermost pixels
- * continued to the edges. The caller frees `out`. -ENOMEM. */
+ * continued to the edges, smoother farther out. The caller frees `out`. -ENOMEM. */
 int size_extend(const struct picture *in, int width, int height, struct picture *out,
                 struct err *e);
 
