@@ -18,7 +18,7 @@
 #define MAX_CHANNELS 1024
 #define MAX_BLOCKS   256
 #define TAPS         (2 * UPSCALE_BORDER + 1)
-#define BICUBIC_A    (-0.75)
+#define CUBIC        (-0.75)
 
 const char *const upscale_parts[UPSCALE_NETWORKS] = {"upscaler", "upscaler_x2"};
 
@@ -28,6 +28,7 @@ struct conv {
 
 struct upscale_network {
     int scale, channels, blocks;
+    double cubic; /* a of the bicubic enlargement */
     struct conv in, out;
     struct upscale_block {
         struct conv conv1, conv2;
@@ -38,9 +39,8 @@ struct upscale_network {
 
 /* ---- the bicubic enlargement as a filter ---- */
 
-static double kernel(double t)
+static double kernel(double a, double t)
 {
-    const double a = BICUBIC_A;
     t = fabs(t);
     if (t <= 1)
         return ((a + 2) * t - (a + 3)) * t * t + 1;
@@ -48,20 +48,21 @@ static double kernel(double t)
 }
 
 /* What the pixels -2 … 2 around one contribute to the `phase`-th of the `scale` in its place. */
-static void phase_weights(int scale, int phase, double out[TAPS])
+static void phase_weights(const struct upscale_network *n, int phase, double out[TAPS])
 {
-    double at = (phase + 0.5) / scale - 0.5;
+    double at = (phase + 0.5) / n->scale - 0.5;
     for (int i = 0; i < TAPS; i++)
-        out[i] = kernel(at - (i - UPSCALE_BORDER));
+        out[i] = kernel(n->cubic, at - (i - UPSCALE_BORDER));
 }
 
-static void fill_filter(int scale, float *out)
+static void fill_filter(const struct upscale_network *n, float *out)
 {
+    int scale = n->scale;
     for (int c = 0; c < COLOURS; c++)
         for (int p = 0; p < scale * scale; p++) {
             double down[TAPS], right[TAPS];
-            phase_weights(scale, p / scale, down);
-            phase_weights(scale, p % scale, right);
+            phase_weights(n, p / scale, down);
+            phase_weights(n, p % scale, right);
             float *own = out + (size_t)((c * scale * scale + p) * COLOURS + c) * TAPS * TAPS;
             for (int i = 0; i < TAPS * TAPS; i++)
                 own[i] = (float)(down[i / TAPS] * right[i % TAPS]);
@@ -75,7 +76,7 @@ static int make_filter(struct upscale_network *n, const struct weight_loader *l,
     n->filter = calloc((size_t)(outputs * COLOURS * TAPS * TAPS), sizeof(*n->filter));
     if (!n->filter)
         return err_nomem(e);
-    fill_filter(n->scale, n->filter);
+    fill_filter(n, n->filter);
     return tensor_weight_new(l->backend, DTYPE_F32, SHAPE(outputs, COLOURS, TAPS, TAPS),
                              l->shapes_only ? NULL : n->filter, DTYPE_F32, &n->bicubic, e);
 }
@@ -90,6 +91,7 @@ static int read_config(struct upscale_network *n, const struct part *p, struct e
     n->scale = (int)config_int(p->config, "scale", CONFIG_REQUIRED, 2, MAX_SCALE);
     n->channels = (int)config_int(p->config, "channels", CONFIG_REQUIRED, 1, MAX_CHANNELS);
     n->blocks = (int)config_int(p->config, "blocks", CONFIG_REQUIRED, 0, MAX_BLOCKS);
+    n->cubic = config_float(p->config, "cubic", CUBIC, -1, 0);
     return config_error(p->config, e);
 }
 

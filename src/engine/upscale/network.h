@@ -1,8 +1,9 @@
 /* Super-resolution networks, class OmniUpscaler: a 3x3 filter to C channels, residual blocks
  * x + conv2(silu(conv1(x))) of 3x3 filters, a 3x3 filter to scale² pixels for each one, which are
- * added to the bicubic enlargement (that of torch's interpolate: a = -0.75, edges repeated).
+ * added to the bicubic enlargement (torch's interpolate, edges repeated).
  *
- * config.json: scale (2 … 4), channels, blocks. Tensors: conv_in, blocks.N.conv1, blocks.N.conv2,
+ * config.json: scale (2 … 4), channels, blocks, and cubic, the a of the bicubic enlargement (-0.75;
+ * interpolate with antialias has -0.5). Tensors: conv_in, blocks.N.conv1, blocks.N.conv2,
  * conv_out, each .weight and .bias. */
 #ifndef OMNI_UPSCALE_NETWORK_H
 #define OMNI_UPSCALE_NETWORK_H
