@@ -115,6 +115,22 @@ static void a_loop_of_one_period_takes_the_times_of_any_clip(void **state)
     omni_model_free(m);
 }
 
+static void longer_clips_repeat_the_period(void **state)
+{
+    (void)state;
+    struct omni_model *m = load();
+    struct omni_request r = clip(OMNI_TEXT_TO_VIDEO, NULL, 8, 7), loop = r;
+    loop.loop = true;
+    loop.frames = 12; /* two periods of 6 */
+    struct picture a = draw(m, &r), b = draw(m, &loop);
+    assert_true(same_frame(&a, 6, &a, 0) && same_frame(&a, 7, &a, 1));
+    for (int f = 0; f < 6; f++)
+        assert_true(same_frame(&b, f, &a, f) && same_frame(&b, f + 6, &a, f));
+    picture_free(&a);
+    picture_free(&b);
+    omni_model_free(m);
+}
+
 static void clips_in_a_batch_are_those_drawn_alone(void **state)
 {
     (void)state;
@@ -198,6 +214,7 @@ int main(void)
         cmocka_unit_test(the_first_frame_is_the_picture_of_that_seed),
         cmocka_unit_test(a_frame_does_not_know_how_long_the_clip_is),
         cmocka_unit_test(a_loop_of_one_period_takes_the_times_of_any_clip),
+        cmocka_unit_test(longer_clips_repeat_the_period),
         cmocka_unit_test(clips_in_a_batch_are_those_drawn_alone),
         cmocka_unit_test(strength_is_nothing_to_a_picture_that_is_read_beside),
         cmocka_unit_test(words_that_mean_nothing_are_refused),

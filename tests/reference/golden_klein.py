@@ -116,7 +116,8 @@ def draw_clip(pipe, inpaint, case):
         more["image"] = [golden.picture(*n) for n in case["images"]]
     pipe._prepare_image_ids = lambda latents: Flux2KleinPipeline._prepare_image_ids(latents, CLIP["reference_time"])
     for f in range(case["frames"]):
-        time = f * CLIP["motion_period"] / case["frames"] if case.get("loop") else f
+        period, turns = CLIP["motion_period"], max(1, int(case["frames"] / CLIP["motion_period"] + 0.5))
+        time = (f * turns * period / case["frames"] if case.get("loop") else f) % period
 
         def latent_ids(latents, time=time):
             ids = Flux2KleinPipeline._prepare_latent_ids(latents).float()

@@ -1,6 +1,7 @@
 #include "engine/models/flux2_pass.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 
 #include "base/cleanup.h"
@@ -65,10 +66,16 @@ static float *put_references(float *p, const struct flux2_layout *l, const struc
     return p;
 }
 
+/* Motions come round after a period: a loop has as many whole ones as fit best. */
 static double time_of(const struct flux2_layout *l, const struct pass *pass, int frame)
 {
-    bool turns = l->motion_period > 0 && pass->requests[0]->loop;
-    return turns ? (double)frame * l->motion_period / pass->latent->frames : frame;
+    int period = l->motion_period, frames = pass->latent->frames;
+    if (period == 0)
+        return frame;
+    if (!pass->requests[0]->loop)
+        return frame % period;
+    int turns = frames < period ? 1 : (frames + period / 2) / period;
+    return fmod((double)frame * turns * period / frames, period);
 }
 
 /* Of one sequence after the other. */

@@ -14,7 +14,8 @@
 struct flux2_layout {
     int text;          /* tokens */
     bool own_frames;   /* each frame sees only itself, the text and the pictures */
-    int motion_period; /* a loop of F frames has the times 0, P/F, 2P/F …; 0: 0, 1, 2 … always */
+    int motion_period; /* P: times begin anew after it, and a loop of F frames, about k periods, has
+                          the times 0, kP/F, 2kP/F …; 0: 0, 1, 2 … always */
     int reference_time; /* of the first picture beside the drawing; of the next as much later */
 };
 
