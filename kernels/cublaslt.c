@@ -4,12 +4,9 @@
  * A shape's choice (descriptors and algorithm) is made once and kept. Its epilogue is fused where
  * it means exactly ours: RELU always; GELU, which is the tanh form, only where x and w are narrow,
  * as its tanh may be the fast one. Split sums may not be added up in the type of the result. */
-#include <dlfcn.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/symbols.h"
 #include "kernels/vendor_tables.h"
 
 #ifdef VENDOR_CUBLASLT
@@ -62,27 +59,18 @@ struct lt *lt_new(const struct cublaslt_table *table)
     return NULL;
 }
 
-#define TEXT_(x) #x
-#define TEXT(x)  TEXT_(x)
-#define LIBRARY  "libcublasLt.so." TEXT(CUBLAS_VER_MAJOR)
-
 struct lt *lt_open(void **library, char *text, size_t size)
 {
 #define NAME(name) #name,
     static const char *const names[] = {CUBLASLT_FUNCTIONS(NAME)};
 #undef NAME
     struct cublaslt_table table;
-    *library = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
-    if (!*library)
-        *library = dlopen("/usr/local/cuda/lib64/" LIBRARY, RTLD_NOW | RTLD_LOCAL);
-    if (!*library ||
-        symbols_find(*library, "cublasLt", names, sizeof(names) / sizeof(*names), &table))
+    if (!vendor_library("libcublasLt.so." VENDOR_TEXT(CUBLAS_VER_MAJOR), "cublasLt", names,
+                        sizeof(names) / sizeof(*names), &table, library))
         return NULL;
     struct lt *t = lt_new(&table);
-    size_t version = t ? t->f.GetVersion() : 0;
     if (t)
-        snprintf(text, size, "cuBLASLt %zu.%zu.%zu", version / 10000, version / 100 % 100,
-                 version % 100);
+        vendor_version("cuBLASLt", t->f.GetVersion(), text, size);
     return t;
 }
 

@@ -2,13 +2,10 @@
  * operation, and cuDNN finds one kernel (an execution plan) for all of it. A shape's plan is made
  * once, for one item, and kept. Plans with sums in no fixed order, with less precise sums, or with
  * fp32 rounded to TF32 are passed over. */
-#include <dlfcn.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/symbols.h"
 #include "kernels/cudnn_graph.h"
 
 #ifdef VENDOR_CUDNN
@@ -64,26 +61,18 @@ struct nn *nn_new(const struct cudnn_table *table)
     return NULL;
 }
 
-#define TEXT_(x) #x
-#define TEXT(x)  TEXT_(x)
-#define LIBRARY  "libcudnn.so." TEXT(CUDNN_MAJOR)
-
 struct nn *nn_open(void **library, char *text, size_t size)
 {
 #define NAME(name) #name,
     static const char *const names[] = {CUDNN_FUNCTIONS(NAME)};
 #undef NAME
     struct cudnn_table table;
-    *library = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
-    if (!*library)
-        *library = dlopen("/usr/local/cuda/lib64/" LIBRARY, RTLD_NOW | RTLD_LOCAL);
-    if (!*library || symbols_find(*library, "cudnn", names, sizeof(names) / sizeof(*names), &table))
+    if (!vendor_library("libcudnn.so." VENDOR_TEXT(CUDNN_MAJOR), "cudnn", names,
+                        sizeof(names) / sizeof(*names), &table, library))
         return NULL;
     struct nn *d = nn_new(&table);
-    size_t version = d ? d->f.GetVersion() : 0;
     if (d)
-        snprintf(text, size, "cuDNN %zu.%zu.%zu", version / 10000, version / 100 % 100,
-                 version % 100);
+        vendor_version("cuDNN", d->f.GetVersion(), text, size);
     return d;
 }
 

@@ -4,7 +4,25 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/symbols.h"
 #include "kernels/vendor_tables.h"
+
+bool vendor_library(const char *file, const char *prefix, const char *const *names, size_t count,
+                    void *table, void **library)
+{
+    char path[128];
+    snprintf(path, sizeof(path), "/usr/local/cuda/lib64/%s", file);
+    *library = dlopen(file, RTLD_NOW | RTLD_LOCAL);
+    if (!*library)
+        *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    return *library && !symbols_find(*library, prefix, names, count, table);
+}
+
+void vendor_version(const char *name, size_t version, char *text, size_t size)
+{
+    snprintf(text, size, "%s %zu.%zu.%zu", name, version / 10000, version / 100 % 100,
+             version % 100);
+}
 
 /* File and device in a form that fits the stamp of a line: no blanks. */
 static struct choices *open_choices(const struct vendor *v, const char *device)

@@ -96,6 +96,17 @@ bool nn_conv(struct nn *d, const struct vendor_conv *c, void *workspace, void *s
              struct vendor_left *left);
 bool nn_attention(struct nn *d, const struct vendor_attention *a, void *workspace, void *stream);
 
+#define VENDOR_TEXT_(x) #x
+#define VENDOR_TEXT(x)  VENDOR_TEXT_(x)
+
+/* Opens `file` from where the system looks or from CUDA's folder, and fills the `count` pointers of
+ * `table` with prefix + names[i]. False: it is not there or lacks one of them; *library is to be
+ * closed where it is not NULL. */
+bool vendor_library(const char *file, const char *prefix, const char *const *names, size_t count,
+                    void *table, void **library);
+/* "NAME 13.1.0" of 130100. */
+void vendor_version(const char *name, size_t version, char *text, size_t size);
+
 /* FNV-1a over the bytes of a key. */
 static inline uint64_t vendor_hash(const void *key, size_t size)
 {
