@@ -1,27 +1,16 @@
 /* Modes that work on what a user brings: enlarging a picture, drawing around one, drawing over a
  * clip. */
-#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <cmocka.h>
-#include <jansson.h>
 
-#include "../support/golden.h"
 #include "../support/pictures.h"
-#include "../support/scratch.h"
-#include "../support/scripted_generator.h"
+#include "../support/run_bench.h"
 #include "base/cleanup.h"
-#include "base/clock.h"
-#include "job/run.h"
-#include "media/media.h"
 
 static const char registry_text[] =
     "[image_default]\nomni_model_id = tiny\nmodality = image\nnative_resolution = 64x64\n"
@@ -31,164 +20,42 @@ static const char registry_text[] =
     "[video_default]\nomni_model_id = tiny\nmodality = video\nnative_resolution = 64x32\n"
     "default_size = 80x48\nmax_resolution = 128x128\nsteps = 2\nframes = 3\nmax_frames = 6\n";
 
-struct fixture {
-    char *folder;
-    struct script script;
-    struct generator generator;
-    struct registry *registry;
-    struct models *models;
-    int fd;
-    char notes[512];
-};
-
-static void write_file(int fd, const char *name, struct picture p, enum media_format format,
-                       double fps)
-{
-    struct media_options o;
-    struct err e;
-    media_options_init(&o, format);
-    o.fps = fps;
-    o.lossless = true;
-    if (media_write(fd, name, &p, &o, &e))
-        fail_msg("%s", e.text);
-    picture_free(&p);
-}
-
 static int setup(void **state)
 {
-    struct fixture *f = calloc(1, sizeof *f);
-    void *folder;
-    struct err e;
-    char path[128];
-    if (!f || scratch_setup(&folder))
+    if (run_bench_new(state, registry_text))
         return -1;
-    f->folder = folder;
-    snprintf(path, sizeof path, "%s/tiny", f->folder);
-    mkdir(path, 0700);
-    snprintf(path, sizeof path, "%s/nets", f->folder);
-    golden_write_parts("tests/engine/golden/upscale", path);
-    setenv("OMNIFS_MODELS", f->folder, 1);
-    script_init(&f->script);
-    f->generator = script_generator(&f->script);
-    f->fd = open(f->folder, O_RDONLY | O_DIRECTORY);
-    *state = f;
-    if (registry_parse(registry_text, strlen(registry_text), "registry.ini", &f->registry, &e) ||
-        models_new(&f->generator, &(struct omni_device){.name = "cpu"}, 1 << 30, 2, &f->models,
-                   &e)) {
-        fprintf(stderr, "%s\n", e.text);
-        return -1;
-    }
-    write_file(f->fd, "photo.png", picture_by_formula(70, 50, 1), MEDIA_PNG, 0);
-    write_file(f->fd, "clip.webp", scene(96, 48, 8), MEDIA_WEBP, 10);
+    bench_write(*state, "photo.png", picture_by_formula(70, 50, 1), MEDIA_PNG, 0);
+    bench_write(*state, "clip.webp", scene(96, 48, 8), MEDIA_WEBP, 10);
     return 0;
 }
 
-static int teardown(void **state)
-{
-    struct fixture *f = *state;
-    void *folder = f->folder;
-    models_free(f->models);
-    registry_unref(f->registry);
-    close(f->fd);
-    free(f);
-    return scratch_teardown(&folder);
-}
-
-static void on_note(void *ctx, struct run *r, const char *sentence)
-{
-    struct fixture *f = ctx;
-    (void)r;
-    snprintf(f->notes, sizeof f->notes, "%s", sentence);
-}
-
-static void run_request(struct fixture *f, struct run *r)
-{
-    const struct run_hooks hooks = {.ctx = f, .note = on_note};
-    r->in_fd = r->out_fd = f->fd;
-    r->registry = f->registry;
-    r->models = f->models;
-    r->created_ms = clock_wall_ms();
-    r->hooks = &hooks;
-    f->notes[0] = '\0';
-    assert_int_equal(run_batch((struct run *[]){r}, 1), 0);
-    r->hooks = NULL;
-}
-
-static void run_one(struct fixture *f, struct run *r, enum modality m, const char *text)
-{
-    run_init(r, "20260131-000000-0123456789", "cat/prompt.ini", m);
-    r->text = text;
-    r->size = strlen(text);
-    run_request(f, r);
-}
-
-static struct picture read_picture(const struct fixture *f, const char *name)
-{
-    struct media_limits limits;
-    struct picture p;
-    struct err e;
-    media_limits_init(&limits);
-    if (media_read_image(f->fd, name, &limits, MEDIA_READ_RGB, &p, &e))
-        fail_msg("%s", e.text);
-    return p;
-}
-
-/* The picture that a request gives, which must end well. */
-static struct picture picture_of(struct fixture *f, const char *text)
-{
-    struct run r;
-    run_one(f, &r, MODALITY_IMAGE, text);
-    assert_string_equal(r.error.text, "");
-    run_free(&r);
-    return read_picture(f, "image.png");
-}
-
-static void expect_failure(struct fixture *f, enum modality m, const char *text, const char *says)
-{
-    struct run r;
-    run_one(f, &r, m, text);
-    assert_int_equal(r.state, JOB_FAILED);
-    if (!strstr(r.error.text, says))
-        fail_msg("expected '%s', found '%s'", says, r.error.text);
-    run_free(&r);
-}
-
 /* metadata.json, run again, gives the same picture. */
-static void expect_repeatable(struct fixture *f, const struct picture *before)
+static void expect_repeatable(struct run_bench *f, const struct picture *before)
 {
     AUTO_FREE char *text = NULL;
     struct run r;
     struct err e;
     size_t size;
     assert_int_equal(file_read(f->fd, "metadata.json", 1 << 20, &text, &size, &e), 0);
-    run_init(&r, "20260131-000000-0123456789", "metadata.json", MODALITY_IMAGE);
+    bench_prepare(f, &r, MODALITY_IMAGE, NULL);
     if (request_from_json(text, size, "metadata.json", &r.request, &e))
         fail_msg("%s", e.text);
-    run_request(f, &r);
+    bench_run(f, &r);
     assert_string_equal(r.error.text, "");
     run_free(&r);
-    struct picture after = read_picture(f, "image.png");
+    struct picture after = bench_read(f, "image.png");
     assert_int_equal(after.width, before->width);
     assert_memory_equal(after.rgb, before->rgb, picture_frame_bytes(before));
     picture_free(&after);
-}
-
-static json_t *metadata_of(struct fixture *f)
-{
-    AUTO_FREE char *text = NULL;
-    struct err e;
-    size_t size;
-    assert_int_equal(file_read(f->fd, "metadata.json", 1 << 20, &text, &size, &e), 0);
-    return json_loadb(text, size, 0, NULL);
 }
 
 /* ---- upscale ---- */
 
 static void a_users_picture_is_enlarged_by_the_networks(void **state)
 {
-    struct fixture *f = *state;
-    struct picture given = read_picture(f, "photo.png"), by_filter;
-    struct picture out = picture_of(f, "mode = upscale\nimage = photo.png\n");
+    struct run_bench *f = *state;
+    struct picture given = bench_read(f, "photo.png"), by_filter;
+    struct picture out = bench_picture(f, "mode = upscale\nimage = photo.png\n");
     struct err e;
     assert_int_equal(f->script.loads, 0); /* nothing is drawn */
     assert_int_equal(out.width, 280);     /* four times where nothing is said */
@@ -203,11 +70,11 @@ static void a_users_picture_is_enlarged_by_the_networks(void **state)
 
 static void scale_and_size_say_how_large(void **state)
 {
-    struct fixture *f = *state;
-    struct picture twice = picture_of(f, "image = photo.png\nscale = 2\n");
+    struct run_bench *f = *state;
+    struct picture twice = bench_picture(f, "image = photo.png\nscale = 2\n");
     assert_int_equal(twice.width, 140);
     assert_int_equal(twice.height, 100);
-    json_t *j = metadata_of(f), *request = json_object_get(j, "request");
+    json_t *j = bench_metadata(f), *request = json_object_get(j, "request");
     assert_string_equal(json_string_value(json_object_get(j, "mode")), "upscale");
     assert_true(json_is_null(json_object_get(j, "seed")));
     assert_true(json_is_null(json_object_get(j, "model")));
@@ -215,11 +82,11 @@ static void scale_and_size_say_how_large(void **state)
     assert_null(json_object_get(request, "width"));
     json_decref(j);
     expect_repeatable(f, &twice);
-    struct picture sized = picture_of(f, "mode = upscale\nimage = photo.png\nsize = 200x200\n");
+    struct picture sized = bench_picture(f, "mode = upscale\nimage = photo.png\nsize = 200x200\n");
     assert_int_equal(sized.width, 200);
     assert_int_equal(sized.height, 200);
     expect_repeatable(f, &sized);
-    struct picture odd = picture_of(f, "image = photo.png\nscale = 1.5\nprofile = filtered\n");
+    struct picture odd = bench_picture(f, "image = photo.png\nscale = 1.5\nprofile = filtered\n");
     assert_int_equal(odd.width, 105);
     assert_int_equal(odd.height, 75);
     picture_free(&twice);
@@ -229,16 +96,12 @@ static void scale_and_size_say_how_large(void **state)
 
 static void what_cannot_be_enlarged_is_told(void **state)
 {
-    struct fixture *f = *state;
+    struct run_bench *f = *state;
     expect_failure(f, MODALITY_IMAGE, "image = photo.png\nscale = 5\n",
                    "photo.png at scale 5 has 350x250 pixels, over max_resolution 320x320 of "
                    "image_default; set a smaller scale");
     expect_failure(f, MODALITY_IMAGE, "image = gone.png\nscale = 2\n", "gone.png");
-    struct err e;
-    models_free(f->models);
-    assert_int_equal(
-        models_new(&f->generator, &(struct omni_device){.name = "cpu"}, 1 << 16, 2, &f->models, &e),
-        0);
+    run_bench_memory(f, 1 << 16);
     expect_failure(f, MODALITY_IMAGE, "image = photo.png\nscale = 2\n", "the result needs ");
 }
 
@@ -246,9 +109,9 @@ static void what_cannot_be_enlarged_is_told(void **state)
 
 static void around_a_picture_is_drawn_and_it_stays(void **state)
 {
-    struct fixture *f = *state;
-    struct picture given = read_picture(f, "photo.png");
-    struct picture out = picture_of(f, "prompt = a\nimage = photo.png\nexpand = 20,10,30,5\n");
+    struct run_bench *f = *state;
+    struct picture given = bench_read(f, "photo.png");
+    struct picture out = bench_picture(f, "prompt = a\nimage = photo.png\nexpand = 20,10,30,5\n");
     assert_int_equal(out.width, 120);
     assert_int_equal(out.height, 65);
     for (int y = 0; y < 50; y++)
@@ -265,9 +128,9 @@ static void around_a_picture_is_drawn_and_it_stays(void **state)
 
 static void an_expanded_picture_can_have_another_size(void **state)
 {
-    struct fixture *f = *state;
+    struct run_bench *f = *state;
     struct picture out =
-        picture_of(f, "image = photo.png\nexpand = 30,0,0,0\nsize = 50x25\nstrength = 0.5\n");
+        bench_picture(f, "image = photo.png\nexpand = 30,0,0,0\nsize = 50x25\nstrength = 0.5\n");
     assert_int_equal(out.width, 50);
     assert_true(f->script.given.strength == 0.5);
     picture_free(&out);
@@ -282,10 +145,11 @@ static void an_expanded_picture_can_have_another_size(void **state)
 
 static void a_clip_is_drawn_over_frame_by_frame_from_one_noise(void **state)
 {
-    struct fixture *f = *state;
+    struct run_bench *f = *state;
     struct run r;
-    run_one(f, &r, MODALITY_VIDEO,
-            "prompt = a\nvideo = clip.webp\nframes = 5\nstrength = 0.25\nreturn_format = png\n");
+    bench_run_one(
+        f, &r, MODALITY_VIDEO,
+        "prompt = a\nvideo = clip.webp\nframes = 5\nstrength = 0.25\nreturn_format = png\n");
     assert_string_equal(r.error.text, "");
     assert_int_equal(f->script.pictures, 5);
     assert_int_equal(f->script.given.mode, OMNI_IMAGE_TO_IMAGE);
@@ -296,8 +160,8 @@ static void a_clip_is_drawn_over_frame_by_frame_from_one_noise(void **state)
     assert_int_equal(r.outputs[0].width, 96); /* the clip's own size */
     assert_int_equal(r.outputs[0].height, 48);
     assert_int_equal(r.outputs[0].generated_width, 64);
-    struct picture first = read_picture(f, "frame-0001.png");
-    struct picture last = read_picture(f, "frame-0005.png");
+    struct picture first = bench_read(f, "frame-0001.png");
+    struct picture last = bench_read(f, "frame-0005.png");
     assert_memory_equal(first.rgb, last.rgb, picture_frame_bytes(&first)); /* of one seed */
     picture_free(&first);
     picture_free(&last);
@@ -306,14 +170,15 @@ static void a_clip_is_drawn_over_frame_by_frame_from_one_noise(void **state)
 
 static void a_clips_rate_and_length_are_its_own_unless_asked_for(void **state)
 {
-    struct fixture *f = *state;
+    struct run_bench *f = *state;
     struct run r;
-    run_one(f, &r, MODALITY_VIDEO, "prompt = a\nvideo = clip.webp\nfps = 5\n");
+    bench_run_one(f, &r, MODALITY_VIDEO, "prompt = a\nvideo = clip.webp\nfps = 5\n");
     assert_string_equal(r.error.text, "");
     assert_int_equal(r.outputs[0].frames, 4);
     assert_true(r.outputs[0].fps == 5);
     run_free(&r);
-    run_one(f, &r, MODALITY_VIDEO, "prompt = a\nvideo = clip.webp\nseconds = 0.4\nsize = 64x64\n");
+    bench_run_one(f, &r, MODALITY_VIDEO,
+                  "prompt = a\nvideo = clip.webp\nseconds = 0.4\nsize = 64x64\n");
     assert_string_equal(r.error.text, "");
     assert_int_equal(r.outputs[0].frames, 4);
     assert_int_equal(r.outputs[0].width, 64);
@@ -323,7 +188,7 @@ static void a_clips_rate_and_length_are_its_own_unless_asked_for(void **state)
 
 static void a_clip_beyond_the_limits_is_told(void **state)
 {
-    struct fixture *f = *state;
+    struct run_bench *f = *state;
     expect_failure(f, MODALITY_VIDEO, "prompt = a\nvideo = clip.webp\n",
                    "clip.webp: 8 frames are over max_frames 6 of video_default; set a smaller "
                    "fps, or frames or seconds for its beginning");
@@ -340,17 +205,18 @@ static void a_clip_beyond_the_limits_is_told(void **state)
 
 static void strength_without_effect_is_noted(void **state)
 {
-    struct fixture *f = *state;
+    struct run_bench *f = *state;
     struct run r;
     f->script.reads_references = true;
-    run_one(f, &r, MODALITY_VIDEO, "prompt = a\nvideo = clip.webp\nfps = 5\nstrength = 0.5\n");
+    bench_run_one(f, &r, MODALITY_VIDEO,
+                  "prompt = a\nvideo = clip.webp\nfps = 5\nstrength = 0.5\n");
     assert_string_equal(r.error.text, "");
     assert_string_equal(f->notes,
                         "strength has no effect: this model reads pictures beside the drawing");
     run_free(&r);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, run_bench_free)
 
 int main(void)
 {

@@ -4,21 +4,12 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include <cmocka.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "../support/pictures.h"
-#include "../support/scratch.h"
-#include "../support/scripted_generator.h"
-#include "base/clock.h"
-#include "job/run.h"
-#include "media/media.h"
+#include "../support/run_bench.h"
 
 static const char registry_text[] =
     "[image_default]\nomni_model_id = tiny\nmodality = image\nnative_resolution = 64x64\n"
@@ -26,84 +17,14 @@ static const char registry_text[] =
     "[video_default]\nomni_model_id = tiny\nmodality = video\nnative_resolution = 80x48\n"
     "default_size = 80x48\nsteps = 2\nframes = 3\nmax_frames = 20\n";
 
-struct fixture {
-    char *folder;
-    struct script script;
-    struct generator generator;
-    struct registry *registry;
-    struct models *models;
-    int fd;
-    char notes[512];
-};
-
-static void write_png(int fd, const char *name, struct picture p)
-{
-    struct media_options o;
-    struct err e;
-    media_options_init(&o, MEDIA_PNG);
-    if (media_write(fd, name, &p, &o, &e) != 0)
-        fail_msg("%s", e.text);
-    picture_free(&p);
-}
-
 static int setup(void **state)
 {
-    struct fixture *f = calloc(1, sizeof *f);
-    void *folder;
-    struct err e;
-    char path[128];
-    if (!f || scratch_setup(&folder))
+    if (run_bench_new(state, registry_text))
         return -1;
-    f->folder = folder;
-    snprintf(path, sizeof path, "%s/tiny", f->folder);
-    mkdir(path, 0700);
-    setenv("OMNIFS_MODELS", f->folder, 1);
-    script_init(&f->script);
-    f->generator = script_generator(&f->script);
-    f->fd = open(f->folder, O_RDONLY | O_DIRECTORY);
-    if (registry_parse(registry_text, strlen(registry_text), "registry.ini", &f->registry, &e) ||
-        models_new(&f->generator, NULL, 1 << 30, 0, &f->models, &e)) {
-        fprintf(stderr, "%s\n", e.text);
-        return -1;
-    }
-    write_png(f->fd, "photo.png", picture_by_formula(200, 100, 1));
-    write_png(f->fd, "other.png", picture_by_formula(70, 90, 2));
-    write_png(f->fd, "mask.png", mask_by_formula(200, 100, -1));
-    *state = f;
+    bench_write(*state, "photo.png", picture_by_formula(200, 100, 1), MEDIA_PNG, 0);
+    bench_write(*state, "other.png", picture_by_formula(70, 90, 2), MEDIA_PNG, 0);
+    bench_write(*state, "mask.png", mask_by_formula(200, 100, -1), MEDIA_PNG, 0);
     return 0;
-}
-
-static int teardown(void **state)
-{
-    struct fixture *f = *state;
-    void *folder = f->folder;
-    models_free(f->models);
-    registry_unref(f->registry);
-    close(f->fd);
-    free(f);
-    return scratch_teardown(&folder);
-}
-
-static void on_note(void *ctx, struct run *r, const char *sentence)
-{
-    struct fixture *f = ctx;
-    (void)r;
-    snprintf(f->notes, sizeof f->notes, "%s", sentence);
-}
-
-static void run_one(struct fixture *f, struct run *r, enum modality m, const char *text)
-{
-    const struct run_hooks hooks = {.ctx = f, .note = on_note};
-    run_init(r, "20260131-000000-0123456789", "cat/prompt.ini", m);
-    r->text = text;
-    r->size = strlen(text);
-    r->in_fd = r->out_fd = f->fd;
-    r->registry = f->registry;
-    r->models = f->models;
-    r->created_ms = clock_wall_ms();
-    r->hooks = &hooks;
-    assert_int_equal(run_batch((struct run *[]){r}, 1), 0);
-    r->hooks = NULL;
 }
 
 static void files_decide_the_mode(void **state)
@@ -119,11 +40,11 @@ static void files_decide_the_mode(void **state)
         {MODALITY_VIDEO, "prompt = a\nimage = photo.png\n", OMNI_IMAGE_TO_VIDEO, false},
         {MODALITY_GIF, "prompt = a\nimage = photo.png\n", OMNI_IMAGE_TO_VIDEO, false},
     };
-    struct fixture *f = *state;
+    struct run_bench *f = *state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct run r;
         f->script.given.count = 0;
-        run_one(f, &r, cases[i].modality, cases[i].text);
+        bench_run_one(f, &r, cases[i].modality, cases[i].text);
         assert_string_equal(r.error.text, "");
         assert_int_equal(f->script.given.count, 1);
         assert_int_equal(f->script.given.mode, cases[i].mode);
@@ -134,10 +55,10 @@ static void files_decide_the_mode(void **state)
 
 static void pictures_to_start_from_have_the_drawn_size(void **state)
 {
-    struct fixture *f = *state;
+    struct run_bench *f = *state;
     struct run r;
-    run_one(f, &r, MODALITY_IMAGE,
-            "prompt = a\nimage = photo.png\nmask = mask.png\nstrength = 0.25");
+    bench_run_one(f, &r, MODALITY_IMAGE,
+                  "prompt = a\nimage = photo.png\nmask = mask.png\nstrength = 0.25");
     assert_int_equal(r.state, JOB_DONE);
     assert_int_equal(f->script.given.width[0], 64);
     assert_int_equal(f->script.given.height[0], 64);
@@ -150,10 +71,11 @@ static void pictures_to_start_from_have_the_drawn_size(void **state)
 
 static void pictures_that_are_read_beside_keep_their_sizes(void **state)
 {
-    struct fixture *f = *state;
+    struct run_bench *f = *state;
     struct run r;
     f->script.reads_references = true;
-    run_one(f, &r, MODALITY_IMAGE, "prompt = a\nimage = photo.png, other.png\nstrength = 0.5\n");
+    bench_run_one(f, &r, MODALITY_IMAGE,
+                  "prompt = a\nimage = photo.png, other.png\nstrength = 0.5\n");
     assert_int_equal(r.state, JOB_DONE);
     assert_int_equal(f->script.given.count, 2);
     assert_int_equal(f->script.given.width[0], 200);
@@ -161,7 +83,8 @@ static void pictures_that_are_read_beside_keep_their_sizes(void **state)
     assert_string_equal(f->notes,
                         "strength has no effect: this model reads pictures beside the drawing");
     run_free(&r);
-    run_one(f, &r, MODALITY_IMAGE, "prompt = a\nimage = photo.png, other.png\nmask = mask.png\n");
+    bench_run_one(f, &r, MODALITY_IMAGE,
+                  "prompt = a\nimage = photo.png, other.png\nmask = mask.png\n");
     assert_int_equal(r.state, JOB_DONE);
     assert_int_equal(f->script.given.width[0], 64); /* this one is changed */
     assert_int_equal(f->script.given.width[1], 70);
@@ -170,23 +93,23 @@ static void pictures_that_are_read_beside_keep_their_sizes(void **state)
 
 static void strength_is_the_documented_one_unless_given(void **state)
 {
-    struct fixture *f = *state;
+    struct run_bench *f = *state;
     struct run r;
-    run_one(f, &r, MODALITY_IMAGE, "prompt = a\nimage = photo.png\n");
+    bench_run_one(f, &r, MODALITY_IMAGE, "prompt = a\nimage = photo.png\n");
     assert_true(f->script.given.strength == 0.6);
     run_free(&r);
 }
 
 static void what_a_mask_keeps_is_the_given_picture_to_the_pixel(void **state)
 {
-    struct fixture *f = *state;
+    struct run_bench *f = *state;
     struct media_limits limits;
     struct picture given, out;
     struct err e;
     struct run r;
     media_limits_init(&limits);
-    run_one(f, &r, MODALITY_IMAGE,
-            "prompt = a\nimage = photo.png\nmask = mask.png\nsize = 200x100\n");
+    bench_run_one(f, &r, MODALITY_IMAGE,
+                  "prompt = a\nimage = photo.png\nmask = mask.png\nsize = 200x100\n");
     assert_int_equal(r.state, JOB_DONE);
     assert_int_equal(media_read_image(f->fd, "photo.png", &limits, MEDIA_READ_RGB, &given, &e), 0);
     assert_int_equal(media_read_image(f->fd, "image.png", &limits, MEDIA_READ_RGB, &out, &e), 0);
@@ -220,10 +143,10 @@ static void wrong_ones_are_told_with_their_line(void **state)
         {"prompt = a\nimage = gone.png\n", "gone.png"},
         {"prompt = a\nimage = photo.png\nmask = tiny\n", "tiny"},
     };
-    struct fixture *f = *state;
+    struct run_bench *f = *state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct run r;
-        run_one(f, &r, MODALITY_IMAGE, cases[i].text);
+        bench_run_one(f, &r, MODALITY_IMAGE, cases[i].text);
         assert_int_equal(r.state, JOB_FAILED);
         if (!strstr(r.error.text, cases[i].says))
             fail_msg("expected '%s', found '%s'", cases[i].says, r.error.text);
@@ -231,7 +154,7 @@ static void wrong_ones_are_told_with_their_line(void **state)
     }
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, run_bench_free)
 
 int main(void)
 {

@@ -1,25 +1,20 @@
 /* The stages without a queue: sizes, files, the record, and that a record reproduces its run. */
+#include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#include <cmocka.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <jansson.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cmocka.h>
+
+#include "../support/run_bench.h"
 #include "base/cleanup.h"
-#include "base/clock.h"
-#include "job/run.h"
 #include "job/size.h"
-#include "../support/scratch.h"
-#include "../support/scripted_generator.h"
 
 static const char registry_text[] =
     "[image_default]\nomni_model_id = tiny\nmodality = image\nnative_resolution = 64x64\n"
@@ -28,84 +23,9 @@ static const char registry_text[] =
     "[video_default]\nomni_model_id = tiny\nmodality = video\nnative_resolution = 80x48\n"
     "default_size = 160x90\nsteps = 2\nframes = 3\nmax_frames = 20\n";
 
-struct fixture {
-    char *folder;
-    struct script script;
-    struct generator generator;
-    struct registry *registry;
-    struct models *models;
-    int fd;
-    char notes[512];
-};
-
 static int setup(void **state)
 {
-    struct fixture *f = calloc(1, sizeof *f);
-    void *folder;
-    struct err e;
-    char path[128];
-    if (!f || scratch_setup(&folder))
-        return -1;
-    f->folder = folder;
-    snprintf(path, sizeof path, "%s/tiny", f->folder);
-    mkdir(path, 0700);
-    setenv("OMNIFS_MODELS", f->folder, 1);
-    script_init(&f->script);
-    f->generator = script_generator(&f->script);
-    f->fd = open(f->folder, O_RDONLY | O_DIRECTORY);
-    if (registry_parse(registry_text, strlen(registry_text), "registry.ini", &f->registry, &e) ||
-        models_new(&f->generator, NULL, 1 << 30, 0, &f->models, &e)) {
-        fprintf(stderr, "%s\n", e.text);
-        return -1;
-    }
-    *state = f;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    struct fixture *f = *state;
-    void *folder = f->folder;
-    models_free(f->models);
-    registry_unref(f->registry);
-    close(f->fd);
-    free(f);
-    return scratch_teardown(&folder);
-}
-
-static void prepare(struct fixture *f, struct run *r, enum modality m, const char *text)
-{
-    run_init(r, "20260131-000000-0123456789", "cat/prompt.ini", m);
-    r->text = text;
-    r->size = text ? strlen(text) : 0;
-    r->in_fd = r->out_fd = f->fd;
-    r->registry = f->registry;
-    r->models = f->models;
-    r->created_ms = clock_wall_ms();
-}
-
-static void run_one(struct fixture *f, struct run *r, enum modality m, const char *text)
-{
-    prepare(f, r, m, text);
-    assert_int_equal(run_batch((struct run *[]){r}, 1), 0);
-}
-
-static void expect_done(const struct run *r)
-{
-    if (r->state != JOB_DONE)
-        fail_msg("%s: %s", job_state_names[r->state], r->error.text);
-}
-
-static json_t *read_json(struct fixture *f, const char *name)
-{
-    AUTO_FREE char *text = NULL;
-    struct err e;
-    size_t size;
-    if (file_read(f->fd, name, 1 << 20, &text, &size, &e))
-        fail_msg("%s", e.text);
-    json_t *j = json_loadb(text, size, 0, NULL);
-    assert_non_null(j);
-    return j;
+    return run_bench_new(state, registry_text);
 }
 
 /* ---- sizes ---- */
@@ -155,7 +75,7 @@ static void covering_cuts_both_sides_alike(void **state)
 static void pictures_have_the_size_that_was_asked(void **state)
 {
     struct run r;
-    run_one(*state, &r, MODALITY_IMAGE, "prompt = a\nsize = 320x180\n");
+    bench_run_one(*state, &r, MODALITY_IMAGE, "prompt = a\nsize = 320x180\n");
     expect_done(&r);
     assert_int_equal(r.outputs[0].width, 320);
     assert_int_equal(r.outputs[0].height, 180);
@@ -168,7 +88,7 @@ static void pictures_have_the_size_that_was_asked(void **state)
 
 static void every_format_is_what_it_says(void **state)
 {
-    struct fixture *f = *state;
+    struct run_bench *f = *state;
     static const struct {
         enum modality modality;
         const char *format, *name;
@@ -189,7 +109,7 @@ static void every_format_is_what_it_says(void **state)
         enum media_format found;
         snprintf(text, sizeof text, "prompt = a\nsize = 64x48\nreturn_format = %s\n",
                  cases[i].format);
-        run_one(f, &r, cases[i].modality, text);
+        bench_run_one(f, &r, cases[i].modality, text);
         expect_done(&r);
         assert_int_equal(r.output_count, 1);
         const struct run_output *o = &r.outputs[0];
@@ -213,9 +133,9 @@ static void every_format_is_what_it_says(void **state)
 
 static void a_clip_can_be_single_frames(void **state)
 {
-    struct fixture *f = *state;
+    struct run_bench *f = *state;
     struct run r;
-    run_one(f, &r, MODALITY_VIDEO, "prompt = a\nreturn_format = png\nsize = 64x48\n");
+    bench_run_one(f, &r, MODALITY_VIDEO, "prompt = a\nreturn_format = png\nsize = 64x48\n");
     expect_done(&r);
     assert_int_equal(r.output_count, 3);
     assert_string_equal(r.outputs[0].name, "frame-0001.png");
@@ -226,13 +146,13 @@ static void a_clip_can_be_single_frames(void **state)
 
 static void a_clip_becomes_a_gif_without_a_model(void **state)
 {
-    struct fixture *f = *state;
+    struct run_bench *f = *state;
     struct run r;
-    run_one(f, &r, MODALITY_VIDEO, "prompt = a\nframes = 8\nfps = 8\nsize = 64x48\n");
+    bench_run_one(f, &r, MODALITY_VIDEO, "prompt = a\nframes = 8\nfps = 8\nsize = 64x48\n");
     expect_done(&r);
     run_free(&r);
     int generates = f->script.generates;
-    run_one(f, &r, MODALITY_GIF, "video = video.mp4\nfps = 4\n");
+    bench_run_one(f, &r, MODALITY_GIF, "video = video.mp4\nfps = 4\n");
     expect_done(&r);
     assert_int_equal(f->script.generates, generates);
     assert_string_equal(r.outputs[0].name, "animation.gif");
@@ -240,7 +160,7 @@ static void a_clip_becomes_a_gif_without_a_model(void **state)
     assert_int_equal(r.outputs[0].width, 64);
     assert_string_equal(r.watermark, "none"); /* nothing was generated */
     run_free(&r);
-    run_one(f, &r, MODALITY_GIF, "video = video.mp4\nfps = 100\n");
+    bench_run_one(f, &r, MODALITY_GIF, "video = video.mp4\nfps = 100\n");
     assert_int_equal(r.state, JOB_FAILED);
     assert_string_equal(
         r.error.text,
@@ -250,23 +170,23 @@ static void a_clip_becomes_a_gif_without_a_model(void **state)
 
 static void references_are_read_at_the_drawn_size(void **state)
 {
-    struct fixture *f = *state;
+    struct run_bench *f = *state;
     struct run r;
-    run_one(f, &r, MODALITY_IMAGE, "prompt = a\nsize = 100x60\n");
+    bench_run_one(f, &r, MODALITY_IMAGE, "prompt = a\nsize = 100x60\n");
     expect_done(&r);
     run_free(&r);
-    run_one(f, &r, MODALITY_IMAGE, "prompt = b\nimage = image.png\nmask = image.png\n");
+    bench_run_one(f, &r, MODALITY_IMAGE, "prompt = b\nimage = image.png\nmask = image.png\n");
     expect_done(&r);
     assert_int_equal(r.request.mode, MODE_INPAINT);
     run_free(&r);
-    run_one(f, &r, MODALITY_IMAGE, "prompt = b\nimage = missing.png\n");
+    bench_run_one(f, &r, MODALITY_IMAGE, "prompt = b\nimage = missing.png\n");
     assert_int_equal(r.state, JOB_FAILED);
     assert_non_null(strstr(r.error.text, "missing.png"));
     run_free(&r);
 }
 
 /* The value of a PNG's tEXt or iTXt chunk `parameters`, searched in the raw bytes. */
-static bool file_contains(struct fixture *f, const char *name, const char *text)
+static bool file_contains(struct run_bench *f, const char *name, const char *text)
 {
     AUTO_FREE char *bytes = NULL;
     size_t size;
@@ -277,10 +197,11 @@ static bool file_contains(struct fixture *f, const char *name, const char *text)
 
 static void pictures_tell_how_they_were_made(void **state)
 {
-    struct fixture *f = *state;
+    struct run_bench *f = *state;
     struct run r;
-    run_one(f, &r, MODALITY_IMAGE,
-            "prompt = a cat\nnegative_prompt = dogs\nseed = 7\nguidance = 2.5\nscheduler = ddim\n");
+    bench_run_one(
+        f, &r, MODALITY_IMAGE,
+        "prompt = a cat\nnegative_prompt = dogs\nseed = 7\nguidance = 2.5\nscheduler = ddim\n");
     expect_done(&r);
     assert_true(file_contains(
         f, "image.png",
@@ -289,7 +210,7 @@ static void pictures_tell_how_they_were_made(void **state)
     assert_true(file_contains(f, "image.png", "Digital source type: trainedAlgorithmicMedia"));
     assert_string_equal(r.watermark, "metadata");
     run_free(&r);
-    run_one(f, &r, MODALITY_VIDEO, "prompt = a cat\nsize = 64x48\n");
+    bench_run_one(f, &r, MODALITY_VIDEO, "prompt = a cat\nsize = 64x48\n");
     expect_done(&r);
     assert_true(file_contains(f, "video.mp4", "trainedAlgorithmicMedia"));
     run_free(&r);
@@ -309,17 +230,17 @@ static void expect_keys(const json_t *o, const char *expected)
     assert_string_equal(str_cstr(&names), expected);
 }
 
-static const char top_keys[] =
-    "id status error modality mode profile request outputs model seed truncated timings_ms device memory "
-    "safety watermark created started finished omnifs ";
+static const char top_keys[] = "id status error modality mode profile request outputs model seed "
+                               "truncated timings_ms device memory "
+                               "safety watermark created started finished omnifs ";
 
 static void the_record_has_its_keys_in_order(void **state)
 {
-    struct fixture *f = *state;
+    struct run_bench *f = *state;
     struct run r;
-    run_one(f, &r, MODALITY_IMAGE, "prompt = a\n");
+    bench_run_one(f, &r, MODALITY_IMAGE, "prompt = a\n");
     expect_done(&r);
-    json_t *j = read_json(f, "metadata.json");
+    json_t *j = bench_metadata(f);
     expect_keys(j, top_keys);
     expect_keys(json_array_get(json_object_get(j, "outputs"), 0),
                 "file type width height frames fps bytes sha256 generated_size ");
@@ -347,14 +268,14 @@ static void the_record_has_its_keys_in_order(void **state)
 
 static void failures_have_the_same_record(void **state)
 {
-    struct fixture *f = *state;
+    struct run_bench *f = *state;
     static const char *const texts[] = {"prompt = fail\n", "prompt = porn\n", "steps = x\n"};
     static const enum job_state states[] = {JOB_FAILED, JOB_BLOCKED, JOB_FAILED};
     for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
         struct run r;
-        run_one(f, &r, MODALITY_IMAGE, texts[i]);
+        bench_run_one(f, &r, MODALITY_IMAGE, texts[i]);
         assert_int_equal(r.state, states[i]);
-        json_t *j = read_json(f, "metadata.json");
+        json_t *j = bench_metadata(f);
         expect_keys(j, top_keys);
         assert_string_equal(json_string_value(json_object_get(j, "status")),
                             job_state_names[states[i]]);
@@ -368,7 +289,7 @@ static void failures_have_the_same_record(void **state)
 
 static void a_record_reproduces_its_run(void **state)
 {
-    struct fixture *f = *state;
+    struct run_bench *f = *state;
     static const struct {
         enum modality modality;
         const char *text;
@@ -383,10 +304,10 @@ static void a_record_reproduces_its_run(void **state)
         struct err e;
         size_t size;
         AUTO_FREE char *metadata = NULL;
-        run_one(f, &first, cases[i].modality, cases[i].text);
+        bench_run_one(f, &first, cases[i].modality, cases[i].text);
         expect_done(&first);
         assert_int_equal(file_read(f->fd, "metadata.json", 1 << 20, &metadata, &size, &e), 0);
-        prepare(f, &again, MODALITY_IMAGE, NULL);
+        bench_prepare(f, &again, MODALITY_IMAGE, NULL);
         assert_int_equal(request_from_json(metadata, size, "metadata.json", &again.request, &e), 0);
         again.modality = again.request.modality;
         assert_int_equal(run_batch((struct run *[]){&again}, 1), 0);
@@ -401,13 +322,13 @@ static void a_record_reproduces_its_run(void **state)
 
 static void a_batch_gives_what_each_gives_alone(void **state)
 {
-    struct fixture *f = *state;
+    struct run_bench *f = *state;
     struct run alone, a, b;
-    run_one(f, &alone, MODALITY_IMAGE, "prompt = two\nseed = 9\n");
+    bench_run_one(f, &alone, MODALITY_IMAGE, "prompt = two\nseed = 9\n");
     expect_done(&alone);
     int generates = f->script.generates;
-    prepare(f, &a, MODALITY_IMAGE, "prompt = one\nseed = 4\n");
-    prepare(f, &b, MODALITY_IMAGE, "prompt = two\nseed = 9\n");
+    bench_prepare(f, &a, MODALITY_IMAGE, "prompt = one\nseed = 4\n");
+    bench_prepare(f, &b, MODALITY_IMAGE, "prompt = two\nseed = 9\n");
     assert_int_equal(run_batch((struct run *[]){&a, &b}, 2), 0);
     expect_done(&a);
     expect_done(&b);
@@ -421,7 +342,7 @@ static void a_batch_gives_what_each_gives_alone(void **state)
 static void the_checkpoint_fills_in_what_the_profile_leaves(void **state)
 {
     struct run r;
-    run_one(*state, &r, MODALITY_IMAGE, "prompt = a\nprofile = image_direct\n");
+    bench_run_one(*state, &r, MODALITY_IMAGE, "prompt = a\nprofile = image_direct\n");
     expect_done(&r);
     assert_int_equal(r.request.steps, 5);
     assert_true(r.request.guidance == 3.5);
@@ -429,28 +350,19 @@ static void the_checkpoint_fills_in_what_the_profile_leaves(void **state)
     run_free(&r);
 }
 
-static void on_note(void *ctx, struct run *r, const char *sentence)
-{
-    (void)r;
-    struct fixture *f = ctx;
-    snprintf(f->notes, sizeof f->notes, "%s", sentence);
-}
-
 static void a_prompt_that_is_cut_is_noted(void **state)
 {
-    struct fixture *f = *state;
+    struct run_bench *f = *state;
     struct run r;
-    const struct run_hooks hooks = {.ctx = f, .note = on_note};
-    prepare(f, &r, MODALITY_IMAGE, "prompt = a very long prompt that no small model can read\n");
-    r.hooks = &hooks;
-    assert_int_equal(run_batch((struct run *[]){&r}, 1), 0);
+    bench_run_one(f, &r, MODALITY_IMAGE,
+                  "prompt = a very long prompt that no small model can read\n");
     expect_done(&r);
     assert_string_equal(f->notes, "the prompt is longer than the 40 tokens that the model reads; "
                                   "the rest has no effect");
     run_free(&r);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, run_bench_free)
 
 int main(void)
 {
