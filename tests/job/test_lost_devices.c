@@ -6,11 +6,8 @@
 
 #include <cmocka.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -168,16 +165,7 @@ static void a_loss_outlives_kill_9(void **state)
     (void)state;
     char store[SCRATCH_SIZE];
     struct jobs_bench b;
-    assert_non_null(mkdtemp(scratch_name(store, "omnifs-test-XXXXXX")));
-    fflush(NULL);
-    pid_t child = fork();
-    if (child == 0) {
-        daemon_to_be_killed(store);
-        _exit(1);
-    }
-    int status;
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    bench_killed(daemon_to_be_killed, store);
     fake_devices_use(1);
     fake_devices[0].lose_at = 1;
     bench_start_omni_at(&b, store, DEVICES("cuda:0"));

@@ -26,12 +26,6 @@
 
 #define A_PICTURE "prompt = a cat\nseed = 1\n"
 
-static void assert_contains(const char *text, const char *part)
-{
-    if (!strstr(text, part))
-        fail_msg("\"%s\" is not in \"%s\"", part, text);
-}
-
 static void a_prompt_becomes_a_picture_and_its_record(void **state)
 {
     (void)state;
@@ -46,11 +40,9 @@ static void a_prompt_becomes_a_picture_and_its_record(void **state)
     assert_string_equal(p.names, "image.png metadata.json");
     assert_string_equal(p.stale, "preview.png error.txt");
     assert_contains(p.metadata, "\"status\": \"done\"");
-    AUTO_STR struct str log = {0};
-    assert_int_equal(jobs_log(b.jobs, 1, &log), 0);
-    assert_contains(log.data, " submitted by user 1000\n");
-    assert_contains(log.data, " diffuse\n");
-    assert_contains(log.data, " done\n");
+    expect_log(&b, 1, " submitted by user 1000\n");
+    expect_log(&b, 1, " diffuse\n");
+    expect_log(&b, 1, " done\n");
     bench_stop(&b);
 }
 
@@ -366,9 +358,7 @@ static void an_unusable_model_is_told_and_tried_again_when_its_files_change(void
     bench_submit(&b, 2, 0, MODALITY_IMAGE, "prompt = b\n");
     bench_wait(&b, 2);
     assert_int_equal(b.script.loads, 1); /* not tried again in vain */
-    AUTO_STR struct str report = {0};
-    assert_int_equal(jobs_report(b.jobs, "profiles", 0, &report), 0);
-    assert_contains(report.data, "unavailable: the model alpha cannot be used");
+    expect_report(&b, "profiles", "unavailable: the model alpha cannot be used");
     b.script.load_error = 0;
     snprintf(path, sizeof path, "%s/models/alpha/config.json", b.store);
     scratch_write(path, "{}");
@@ -549,16 +539,7 @@ static void after_kill_9_every_job_has_exactly_one_result(void **state)
     (void)state;
     char store[SCRATCH_SIZE];
     struct jobs_bench b;
-    assert_non_null(mkdtemp(scratch_name(store, "omnifs-test-XXXXXX")));
-    fflush(NULL);
-    pid_t child = fork();
-    if (child == 0) {
-        daemon_to_be_killed(store);
-        _exit(1);
-    }
-    int status;
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    bench_killed(daemon_to_be_killed, store);
     bench_start_at(&b, store, "");
     for (int i = 1; i <= 3; i++) {
         assert_int_equal(bench_wait(&b, i).state, JOB_DONE);
@@ -566,9 +547,7 @@ static void after_kill_9_every_job_has_exactly_one_result(void **state)
         assert_string_equal(bench_published(&b, i).names, "image.png metadata.json");
     }
     assert_int_equal(b.script.pictures, 2); /* the finished one was not drawn again */
-    AUTO_STR struct str log = {0};
-    jobs_log(b.jobs, 2, &log);
-    assert_contains(log.data, "started, attempt 2\n");
+    expect_log(&b, 2, "started, attempt 2\n");
     bench_stop(&b);
 }
 
@@ -761,21 +740,19 @@ static void reports_tell_what_happened(void **state)
         if (strcmp(jobs_report_names[i], "queue"))
             assert_true(text.len > 0 && text.data[text.len - 1] == '\n');
     }
-    AUTO_STR struct str metrics = {0}, stats = {0}, none = {0};
+    AUTO_STR struct str metrics = {0}, none = {0};
+    expect_report(&b, "metrics", "# TYPE omnifs_jobs_total counter\n");
+    expect_report(&b, "metrics", "omnifs_jobs_total{modality=\"image\",state=\"done\"} 1\n");
+    expect_report(&b, "metrics", "omnifs_jobs_total{modality=\"image\",state=\"failed\"} 1\n");
+    expect_report(&b, "metrics", "# TYPE omnifs_stage_seconds histogram\n");
+    expect_report(&b, "metrics", "omnifs_stage_seconds_bucket{stage=\"diffuse\",le=\"+Inf\"} 2\n");
+    expect_report(&b, "metrics", "omnifs_stage_seconds_count{stage=\"diffuse\"} 2\n");
+    expect_report(&b, "metrics", "omnifs_models_loaded 1\n");
+    expect_report(&b, "metrics", "omnifs_gpu_memory_used_bytes{gpu=\"0\"} 12884901888\n");
+    expect_report(&b, "metrics", "omnifs_gpu_busy_ratio{gpu=\"0\"} 0.37\n");
     assert_int_equal(jobs_report(b.jobs, "metrics", 1000, &metrics), 0);
-    assert_contains(metrics.data, "# TYPE omnifs_jobs_total counter\n");
-    assert_contains(metrics.data, "omnifs_jobs_total{modality=\"image\",state=\"done\"} 1\n");
-    assert_contains(metrics.data, "omnifs_jobs_total{modality=\"image\",state=\"failed\"} 1\n");
-    assert_contains(metrics.data, "# TYPE omnifs_stage_seconds histogram\n");
-    assert_contains(metrics.data, "omnifs_stage_seconds_bucket{stage=\"diffuse\",le=\"+Inf\"} 2\n");
-    assert_contains(metrics.data, "omnifs_stage_seconds_count{stage=\"diffuse\"} 2\n");
-    assert_contains(metrics.data, "omnifs_models_loaded 1\n");
-    assert_contains(metrics.data, "omnifs_gpu_memory_used_bytes{gpu=\"0\"} 12884901888\n");
-    assert_contains(metrics.data, "omnifs_gpu_busy_ratio{gpu=\"0\"} 0.37\n");
     assert_null(strstr(metrics.data, "omnifs_gpu_busy_ratio{gpu=\"1\"}")); /* it does not say */
-    assert_int_equal(jobs_report(b.jobs, "stats", 1000, &stats), 0);
-    assert_contains(stats.data,
-                    "gpu 0: NVIDIA H200, 12.9 GB of 150 GB used, 37 % busy, driver 580");
+    expect_report(&b, "stats", "gpu 0: NVIDIA H200, 12.9 GB of 150 GB used, 37 % busy, driver 580");
     assert_int_equal(jobs_report(b.jobs, "secrets", 0, &none), -ENOENT);
     bench_stop(&b);
 }

@@ -9,14 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/cleanup.h"
 #include "base/clock.h"
-
-void assert_contains(const char *text, const char *part)
-{
-    if (!strstr(text, part))
-        fail_msg("\"%s\" is not in \"%s\"", part, text);
-}
 
 void device_submit(struct jobs_bench *b, int folder, const char *profile, int steps)
 {
@@ -37,20 +30,6 @@ void expect_done_once(struct jobs_bench *b, int folder, const char *device)
     assert_string_equal(p.names, "image.png metadata.json");
     snprintf(part, sizeof part, "\"device\": \"%s\"", device);
     assert_contains(p.metadata, part);
-}
-
-void expect_report(struct jobs_bench *b, const char *name, const char *part)
-{
-    AUTO_STR struct str text = {0};
-    assert_int_equal(jobs_report(b->jobs, name, 0, &text), 0);
-    assert_contains(text.data, part);
-}
-
-void expect_log(struct jobs_bench *b, int folder, const char *part)
-{
-    AUTO_STR struct str text = {0};
-    assert_int_equal(jobs_log(b->jobs, folder, &text), 0);
-    assert_contains(text.data, part);
 }
 
 void wait_held(int i, int held)

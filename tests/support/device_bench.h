@@ -14,14 +14,10 @@
     "32x32\nsteps = 2\n"
 #define DEVICES(list) PROFILE OTHER "[devices]\nbatch = 2\nthreads = 1\nuse = " list "\n"
 
-void assert_contains(const char *text, const char *part);
 /* Different steps keep jobs out of each other's batch. */
 void device_submit(struct jobs_bench *b, int folder, const char *profile, int steps);
 /* Waits; the folder's job was published once, and drawn on `device`. */
 void expect_done_once(struct jobs_bench *b, int folder, const char *device);
-/* `part` is in .omnifs/NAME, or in the log of the folder's job. */
-void expect_report(struct jobs_bench *b, const char *name, const char *part);
-void expect_log(struct jobs_bench *b, int folder, const char *part);
 /* Until device `i` holds a product, after `held` earlier ones. */
 void wait_held(int i, int held);
 

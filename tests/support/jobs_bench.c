@@ -7,10 +7,12 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -276,4 +278,40 @@ struct published bench_published(struct jobs_bench *b, int64_t folder)
             copy = b->published[i];
     pthread_mutex_unlock(&b->lock);
     return copy;
+}
+
+void bench_killed(void (*daemon)(const char *store), char *out)
+{
+    int status;
+    make_store(out);
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        daemon(out);
+        _exit(1);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+}
+
+/* ---- what is said ---- */
+
+void assert_contains(const char *text, const char *part)
+{
+    if (!strstr(text, part))
+        fail_msg("\"%s\" is not in \"%s\"", part, text);
+}
+
+void expect_report(struct jobs_bench *b, const char *name, const char *part)
+{
+    AUTO_STR struct str text = {0};
+    assert_int_equal(jobs_report(b->jobs, name, 1000, &text), 0);
+    assert_contains(text.data, part);
+}
+
+void expect_log(struct jobs_bench *b, int64_t folder, const char *part)
+{
+    AUTO_STR struct str text = {0};
+    assert_int_equal(jobs_log(b->jobs, folder, &text), 0);
+    assert_contains(text.data, part);
 }

@@ -58,7 +58,15 @@ void bench_wait_state(struct jobs_bench *b, int64_t folder, enum job_state state
 void bench_pause(int ms);
 /* A copy of what was published last; times is 0 when nothing was. */
 struct published bench_published(struct jobs_bench *b, int64_t folder);
+/* Runs `daemon` on a scratch store in a process of its own, which must end by SIGKILL; the store's
+ * path into out[SCRATCH_SIZE]. */
+void bench_killed(void (*daemon)(const char *store), char *out);
 /* Publishes what is ready (the face does so by itself unless hold_publications). */
 void bench_publish(struct jobs_bench *b);
+
+void assert_contains(const char *text, const char *part);
+/* `part` is in .omnifs/NAME as user 1000 reads it, or in the log of the folder's job. */
+void expect_report(struct jobs_bench *b, const char *name, const char *part);
+void expect_log(struct jobs_bench *b, int64_t folder, const char *part);
 
 #endif
