@@ -5,17 +5,16 @@
 
 #include "job/run.h"
 
-/* Every frame covers width x height then; what stands over is cut evenly. Says its progress as
- * part of postprocessing. -ECANCELED, -ENOMEM, -EINVAL. */
-int run_enlarge(struct run *r, struct picture *p, int width, int height, struct err *e);
 /* Is it drawn at the profile's native size, whatever size is asked for? (native_only; what starts
  * from pictures has their aspect.) */
 bool run_draws_native(const struct run *r);
-/* The size that was asked for: enlarged as far as it fits, its background continued around it where
- * it was drawn in another aspect. */
-int run_enlarge_native(struct run *r, struct picture *p, int width, int height, struct err *e);
-/* Bytes that run_enlarge will use beyond the result, known before any work. */
-int run_enlarge_bytes(struct run *r, int from_width, int from_height, int width, int height,
-                      uint64_t *bytes, struct err *e);
+/* Every frame gets the request's size. What was drawn for it covers it, and what stands over is cut
+ * evenly; what was drawn natively fits into it, its background continued around it. Says its
+ * progress as part of postprocessing. -ECANCELED, -ENOMEM, -EINVAL. */
+int run_enlarge(struct run *r, struct picture *p, struct err *e);
+/* Bytes that run_enlarge will use beyond the result for a clip of width x height, known before any
+ * work. */
+int run_enlarge_bytes(struct run *r, int width, int height, int frames, uint64_t *bytes,
+                      struct err *e);
 
 #endif

@@ -117,8 +117,7 @@ int stage_postprocess(struct run *r, struct err *e)
     int code = job_mode_draws(r->request.mode) ? 0 : take_clip(r, e);
     r->watermark = r->request.watermark && job_mode_draws(r->request.mode) ? "metadata" : "none";
     for (int i = 0; i < r->picture_count && !code; i++)
-        code = (run_draws_native(r) ? run_enlarge_native : run_enlarge)(
-            r, &r->pictures[i], r->request.width, r->request.height, e);
+        code = run_enlarge(r, &r->pictures[i], e);
     if (!code)
         code = references_keep(r, e);
     for (int i = 0; i < r->picture_count && !code; i++) {

@@ -31,7 +31,7 @@ static int result_room(struct run *r, struct err *e)
 {
     const struct request *q = &r->request;
     uint64_t pixels = (uint64_t)q->width * (uint64_t)q->height * 3, more;
-    int code = run_enlarge_bytes(r, r->draw_width, r->draw_height, q->width, q->height, &more, e);
+    int code = run_enlarge_bytes(r, r->draw_width, r->draw_height, q->frames, &more, e);
     if (code)
         return code;
     pixels *= (uint64_t)q->frames * (uint64_t)q->count;
@@ -164,7 +164,7 @@ static int route_picture(struct run *r, struct err *e)
     double height = fmin(round(p->height * q->scale), 1e6);
     code = take_own_size(r, what, (int)width, (int)height, "scale", e);
     if (!code)
-        code = run_enlarge_bytes(r, p->width, p->height, q->width, q->height, &more, e);
+        code = run_enlarge_bytes(r, p->width, p->height, 1, &more, e);
     if (!code)
         code = models_room(r->models, NULL, (uint64_t)q->width * (uint64_t)q->height * 3 + more, e);
     return code;

@@ -41,44 +41,56 @@ void size_to_draw(int width, int height, int native_width, int native_height, in
     }
 }
 
-static int crop_center(const struct picture *in, int width, int height, struct picture *out,
-                       struct err *e)
+static void crop_center(const struct picture *in, int width, int height, uint8_t *out)
 {
-    int code = picture_new(out, width, height, in->frames);
-    if (code)
-        return err_set(e, code, "no room for a picture of %dx%d", width, height);
     size_t from_row = (size_t)in->width * 3, to_row = (size_t)width * 3;
     size_t left = (size_t)((in->width - width) / 2) * 3, top = (size_t)((in->height - height) / 2);
-    for (int f = 0; f < in->frames; f++)
-        for (int y = 0; y < height; y++)
-            memcpy(picture_frame(out, f) + (size_t)y * to_row,
-                   picture_frame(in, f) + (top + (size_t)y) * from_row + left, to_row);
-    return 0;
+    for (int y = 0; y < height; y++)
+        memcpy(out + (size_t)y * to_row, in->rgb + (top + (size_t)y) * from_row + left, to_row);
+}
+
+int size_cover_frame(const struct picture *in, enum media_scale how, struct picture *out, int index,
+                     struct err *e)
+{
+    int width = out->width, height = out->height;
+    double scale = fmax((double)width / in->width, (double)height / in->height);
+    double w = fmax(width, round(in->width * scale)), h = fmax(height, round(in->height * scale));
+    struct picture scaled = {0};
+    if (w > 65535 || h > 65535)
+        return err_set(e, -EINVAL, "a picture of %dx%d is too long and thin for %dx%d", in->width,
+                       in->height, width, height);
+    if (in->width == width && in->height == height) {
+        memcpy(picture_frame(out, index), in->rgb, picture_frame_bytes(in));
+        return 0;
+    }
+    int code = media_resize(in, (int)w, (int)h, how, &scaled, e);
+    if (!code)
+        crop_center(&scaled, width, height, picture_frame(out, index));
+    picture_free(&scaled);
+    return code;
 }
 
 int size_cover(const struct picture *in, int width, int height, enum media_scale how,
                struct picture *out, struct err *e)
 {
-    double scale = fmax((double)width / in->width, (double)height / in->height);
-    double w = fmax(width, round(in->width * scale)), h = fmax(height, round(in->height * scale));
-    if (w > 65535 || h > 65535)
-        return err_set(e, -EINVAL, "a picture of %dx%d is too long and thin for %dx%d", in->width,
-                       in->height, width, height);
-    if ((int)w == width && (int)h == height)
-        return media_resize(in, width, height, how, out, e);
-    struct picture scaled = {0};
-    int code = media_resize(in, (int)w, (int)h, how, &scaled, e);
-    if (!code)
-        code = crop_center(&scaled, width, height, out, e);
-    picture_free(&scaled);
+    int code = picture_new(out, width, height, in->frames);
+    if (code)
+        return err_set(e, code, "no room for %dx%d pixels and %d frames", width, height,
+                       in->frames);
+    for (int f = 0; f < in->frames && !code; f++) {
+        const struct picture frame = {in->width, in->height, 1, picture_frame(in, f)};
+        code = size_cover_frame(&frame, how, out, f, e);
+    }
+    if (code)
+        picture_free(out);
     return code;
 }
 
-void size_fit(const struct picture *in, int width, int height, int *fit_width, int *fit_height)
+void size_fit(int in_width, int in_height, int width, int height, int *fit_width, int *fit_height)
 {
-    double scale = fmin((double)width / in->width, (double)height / in->height);
-    *fit_width = (int)fmin(width, fmax(1, round(in->width * scale)));
-    *fit_height = (int)fmin(height, fmax(1, round(in->height * scale)));
+    double scale = fmin((double)width / in_width, (double)height / in_height);
+    *fit_width = (int)fmin(width, fmax(1, round(in_width * scale)));
+    *fit_height = (int)fmin(height, fmax(1, round(in_height * scale)));
 }
 
 /* What a side of a picture continues as: its outermost pixel i, which at a distance becomes the

@@ -17,9 +17,12 @@ void size_to_draw(int width, int height, int native_width, int native_height, in
  * sides. The caller frees `out`. -EINVAL, -ENOMEM. */
 int size_cover(const struct picture *in, int width, int height, enum media_scale how,
                struct picture *out, struct err *e);
+/* The same of one frame, into frame `index` of `out` and at its size. -EINVAL, -ENOMEM. */
+int size_cover_frame(const struct picture *in, enum media_scale how, struct picture *out, int index,
+                     struct err *e);
 
-/* The largest size of in's aspect that fits into width x height. */
-void size_fit(const struct picture *in, int width, int height, int *fit_width, int *fit_height);
+/* The largest size of that aspect that fits into width x height. */
+void size_fit(int in_width, int in_height, int width, int height, int *fit_width, int *fit_height);
 
 /* Every frame in the middle of width x height, at least its own size, with its outermost pixels
  * continued to the edges, smoother farther out. The caller frees `out`. -ENOMEM. */

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -12,6 +13,7 @@
 #include "../support/pictures.h"
 #include "../support/run_bench.h"
 #include "base/cleanup.h"
+#include "job/enlarge.h"
 #include "job/size.h"
 
 #define PROFILE(name, kind, upscaler)                                                              \
@@ -19,7 +21,8 @@
     "\nnative_resolution = 64x64\ndefault_size = 128x128\nsteps = 2\nprecision = fp32\n"           \
     "frames = 3\nmax_frames = 4\nmax_resolution = 300x400\nupscaler = " upscaler "\n"
 static const char registry_text[] = PROFILE("image_default", "image", "nets")
-    PROFILE("filtered", "image", "lanczos") PROFILE("video_default", "video", "nets");
+    PROFILE("filtered", "image", "lanczos") PROFILE("video_default", "video", "nets")
+        PROFILE("native", "image", "nets") "native_only = yes\n";
 
 static int setup(void **state)
 {
@@ -109,6 +112,38 @@ static void a_result_that_cannot_be_enlarged_in_memory_is_refused_before_it_is_d
     run_free(&r);
 }
 
+/* Bytes beyond the result that a request of `size` is planned to be enlarged with. */
+static uint64_t planned(struct run_bench *f, const char *size, int frames)
+{
+    char text[128];
+    struct run r;
+    struct err e;
+    uint64_t bytes;
+    snprintf(text, sizeof text, "prompt = a\nprofile = native\nsize = %s\n", size);
+    bench_prepare(f, &r, MODALITY_IMAGE, text);
+    assert_int_equal(stage_normalise(&r, &e), 0);
+    assert_int_equal(run_enlarge_bytes(&r, 64, 64, frames, &bytes, &e), 0);
+    run_free(&r);
+    return bytes;
+}
+
+static void what_stands_in_the_middle_is_planned_at_its_own_size(void **state)
+{
+    struct run_bench *f = *state;
+    struct omni_upscaler *u;
+    struct err e;
+    uint64_t twice;
+    assert_int_equal(models_upscaler(f->models, registry_profile(f->registry, "native"), &u, &e),
+                     0);
+    assert_int_equal(omni_upscale_plan(u, 64, 64, 2, &twice, &e), 0);
+    assert_int_equal(planned(f, "128x128", 1), twice);
+    /* no networks, but what was drawn lies beside the whole */
+    assert_int_equal(planned(f, "300x64", 1), 3 * 64 * 64);
+    assert_int_equal(planned(f, "300x64", 3), 3 * 3 * 64 * 64);
+    /* the networks are done before the whole is made */
+    assert_int_equal(planned(f, "140x128", 1), twice - 3 * 12 * 128);
+}
+
 static void missing_networks_are_told_when_the_registry_is_read(void **state)
 {
     static const struct {
@@ -141,7 +176,7 @@ static void a_square_stands_in_the_middle_and_its_edges_go_on(void **state)
     assert_int_equal(picture_new(&in, 2, 2, 2), 0);
     for (size_t i = 0; i < 2 * picture_frame_bytes(&in); i++)
         picture_frame(&in, 0)[i] = (uint8_t)i;
-    size_fit(&in, 7, 4, &width, &height);
+    size_fit(2, 2, 7, 4, &width, &height);
     assert_int_equal(width, 4);
     assert_int_equal(height, 4);
     assert_int_equal(size_extend(&in, 5, 3, &out, &e), 0);
@@ -163,6 +198,7 @@ int main(void)
         TEST(the_exact_size_comes_by_a_filter),
         TEST(clips_are_enlarged_frame_by_frame),
         TEST(a_result_that_cannot_be_enlarged_in_memory_is_refused_before_it_is_drawn),
+        TEST(what_stands_in_the_middle_is_planned_at_its_own_size),
         TEST(missing_networks_are_told_when_the_registry_is_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
