@@ -185,12 +185,15 @@ static bool make_room(struct models *m, const struct model *model, uint64_t byte
 static int no_room(const struct models *m, const struct model *model, const char *what,
                    uint64_t bytes, struct err *e)
 {
-    char need[24], weights[24], budget[24];
+    char need[24], weights[24], budget[24], of_them[64] = "";
     uint64_t least = least_weights(model);
+    if (least)
+        snprintf(of_them, sizeof of_them, ", %s of them for the model's weights,",
+                 format_bytes(least, weights));
     return err_set(e, -ENOMEM,
-                   "%s needs %s of memory, %s of them for the model's weights, and omnifs may use "
-                   "%s; ask for less, or raise memory in [devices] of registry.ini",
-                   what, format_bytes(least + bytes, need), format_bytes(least, weights),
+                   "%s needs %s of memory%s and omnifs may use %s; ask for less, or raise memory "
+                   "in [devices] of registry.ini",
+                   what, format_bytes(least + bytes, need), of_them,
                    format_bytes(m->budget, budget));
 }
 
@@ -460,6 +463,12 @@ int models_room(struct models *m, const struct model *model, uint64_t bytes, str
     if (make_room(m, model, bytes) || (weights_alone && bytes <= m->budget))
         return 0;
     return no_room(m, model, "the result", bytes, e);
+}
+
+uint64_t models_left(const struct models *m, const struct model *model)
+{
+    uint64_t least = least_weights(model);
+    return least < m->budget ? m->budget - least : m->budget;
 }
 
 int models_generate(struct models *m, struct model *model, const struct omni_request *requests,

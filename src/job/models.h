@@ -42,6 +42,8 @@ int models_admit(struct models *m, struct model *model, const struct omni_reques
 /* Is there room for `bytes` of pixels beside this model (NULL: none)? -ENOMEM names bytes needed
  * and allowed. */
 int models_room(struct models *m, const struct model *model, uint64_t bytes, struct err *e);
+/* Bytes that are left of the budget beside this model (NULL: none), other models unloaded. */
+uint64_t models_left(const struct models *m, const struct model *model);
 /* Draws what models_admit() let in, with what it `planned`. Where the device has no memory left all
  * the same, every other model is unloaded and the same is tried once more; then -ENOMEM names bytes
  * needed and free. */

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "job/reference.h"
 #include "job/size.h"
 
 enum { LEFT, TOP, RIGHT, BOTTOM };
@@ -27,7 +28,7 @@ int outpaint_size(const struct run *r, int *width, int *height, struct err *e)
 {
     struct media_limits limits;
     struct media_info info;
-    media_limits_init(&limits);
+    reference_limits(r, &limits);
     int code = media_probe(r->in_fd, r->request.images[0], &limits, &info, e);
     return code ? code : grow(r, info.width, info.height, width, height, e);
 }
@@ -78,7 +79,7 @@ int outpaint_read(const struct run *r, int width, int height, struct picture *ca
     struct media_limits limits;
     struct picture in = {0}, whole = {0}, whole_mask = {0};
     *canvas = *mask = (struct picture){0};
-    media_limits_init(&limits);
+    reference_limits(r, &limits);
     int code = media_read_image(r->in_fd, r->request.images[0], &limits, MEDIA_READ_RGB, &in, e);
     if (!code)
         code = make(r, &in, &whole, &whole_mask, e);

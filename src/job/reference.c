@@ -7,12 +7,18 @@
 #include "job/outpaint.h"
 #include "job/size.h"
 
+void reference_limits(const struct run *r, struct media_limits *limits)
+{
+    media_limits_init(limits);
+    limits->max_memory = models_left(r->models, r->model);
+}
+
 int reference_read(const struct run *r, const char *name, enum media_read_as as, int width,
                    int height, struct picture *out, struct err *e)
 {
     struct media_limits limits;
     struct picture whole = {0};
-    media_limits_init(&limits);
+    reference_limits(r, &limits);
     int code = media_read_image(r->in_fd, name, &limits, as, &whole, e);
     if (code || !width) {
         *out = whole;
@@ -22,6 +28,21 @@ int reference_read(const struct run *r, const char *name, enum media_read_as as,
                       out, e);
     picture_free(&whole);
     return code ? err_prefix(e, "%s", name) : 0;
+}
+
+int reference_size(struct run *r, const char *what, int width, int height, const char *advice,
+                   struct err *e)
+{
+    struct request *q = &r->request;
+    const struct profile *p = r->profile;
+    if (!q->width) {
+        q->width = width;
+        q->height = height;
+    }
+    if (q->width <= p->max_width && q->height <= p->max_height)
+        return 0;
+    return err_set(e, -EINVAL, "%s %dx%d pixels, over max_resolution %dx%d of %s; set a smaller %s",
+                   what, q->width, q->height, p->max_width, p->max_height, p->name, advice);
 }
 
 /* ---- for the model ---- */

@@ -23,6 +23,8 @@
 #define REQUEST_MAX_IMAGES 16
 #define REQUEST_MAX_LORAS  16
 #define REQUEST_MAX_COUNT  1000
+#define REQUEST_MIN_FPS    0.1
+#define REQUEST_MAX_FPS    240.0
 #define SCHEDULER_SIZE     24
 
 enum job_mode {

@@ -84,7 +84,8 @@ struct run {
     struct picture *references;  /* [reference_count] images of image_to_…, at the drawn size or,
                                     where the model reads them beside the drawing, at their own */
     int picture_count, reference_count;
-    struct picture mask, clip; /* inpaint; what is converted, or drawn over frame by frame */
+    struct picture mask, clip;    /* inpaint; what is converted, or drawn over frame by frame */
+    struct media_info given_clip; /* route: what the video that is given holds */
     struct omni_lora loras[REQUEST_MAX_LORAS]; /* route; paths are owned */
     int lora_count;
     struct omni_lora_report lora_reports[OMNI_MAX_LORAS]; /* of the last picture */

@@ -46,8 +46,8 @@ int media_flatten(const struct raster *r, enum media_read_as as, struct picture 
 /* Lays width * height RGBA pixels over `background` (0 black, 255 white) as RGB. */
 void media_blend(const uint8_t *rgba, size_t pixels, int background, uint8_t *rgb);
 
-/* Frames of an animated WebP; as media_decode_clip. */
-int media_webp_clip(const struct source *s, struct picture *out, double *fps, struct err *e);
+/* Frames of an animated WebP; as media_each_frame. */
+int media_webp_frames(const struct source *s, media_frame_fn *frame, void *user, struct err *e);
 int media_webp_probe(const struct source *s, struct media_info *info, struct err *e);
 
 #endif

@@ -99,7 +99,8 @@ struct media_limits {
     uint64_t max_pixels;       /* width * height of one frame */
     size_t max_bytes;          /* of the file */
     int max_frames;            /* clips; more is an error */
-    uint64_t max_clip_pixels;  /* width * height * frames of a clip that is read */
+    uint64_t max_clip_pixels;  /* width * height * frames of a clip that is read as a whole */
+    uint64_t max_memory;       /* bytes of pixels while one frame is decoded; 0: any */
 };
 
 /* 16384 x 16384, 64 Mpixel, 256 MiB, 1000 frames, 512 Mpixel a clip (1.5 GiB of memory). */
@@ -141,6 +142,13 @@ int media_read_clip(int dirfd, const char *name, const struct media_limits *limi
 int media_decode_clip(const void *bytes, size_t size, const char *name,
                       const struct media_limits *limits, struct picture *out, double *fps,
                       struct err *e);
+
+/* The frames of a clip that media_probe found whole, one after the other and never all in memory:
+ * `frame` is borrowed. Other than 0 ends the call, which returns it when it is negative. Only the
+ * limits of a frame count. */
+typedef int media_frame_fn(void *user, int index, const struct picture *frame, struct err *e);
+int media_each_frame(int dirfd, const char *name, const struct media_limits *limits,
+                     media_frame_fn *frame, void *user, struct err *e);
 
 /* ---- sizes ---- */
 

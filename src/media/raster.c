@@ -4,6 +4,20 @@
 
 #include "media/codec.h"
 
+/* RGBA as it is decoded, and RGB. */
+static int check_memory(const struct source *s, int64_t width, int64_t height, struct err *e)
+{
+    uint64_t bytes = (uint64_t)width * (uint64_t)height * 7;
+    char need[24], most[24];
+    if (!s->limits->max_memory || bytes <= s->limits->max_memory)
+        return 0;
+    return err_set(e, -EFBIG,
+                   "%s is %lldx%lld pixels and needs %s of memory to be read; there are %s for it: "
+                   "make it smaller, or raise memory in [devices] of registry.ini",
+                   s->name, (long long)width, (long long)height, format_bytes(bytes, need),
+                   format_bytes(s->limits->max_memory, most));
+}
+
 int media_check_size(const struct source *s, int64_t width, int64_t height, struct err *e)
 {
     const struct media_limits *l = s->limits;
@@ -17,7 +31,7 @@ int media_check_size(const struct source *s, int64_t width, int64_t height, stru
         return err_set(e, -EFBIG, "%s is %lldx%lld = %lld pixels; at most %llu are read", s->name,
                        (long long)width, (long long)height, (long long)(width * height),
                        (unsigned long long)l->max_pixels);
-    return 0;
+    return check_memory(s, width, height, e);
 }
 
 int media_check_frames(const struct source *s, int width, int height, int64_t frames, struct err *e)

@@ -72,22 +72,71 @@ int media_read_image(int dirfd, const char *name, const struct media_limits *lim
     return r ? r : media_decode_image(bytes, size, name, limits, as, out, e);
 }
 
+static int probe_clip(const struct source *s, enum media_format format, struct media_info *info,
+                      struct err *e)
+{
+    return format == MEDIA_WEBP ? media_webp_probe(s, info, e)
+                                : media_video_probe(s, format, info, e);
+}
+
+static int each_frame(const struct source *s, enum media_format format, media_frame_fn *frame,
+                      void *user, struct err *e)
+{
+    return format == MEDIA_WEBP ? media_webp_frames(s, frame, user, e)
+                                : media_video_frames(s, format, frame, user, e);
+}
+
+static int sniff_clip(const struct source *s, enum media_format *format, struct err *e)
+{
+    int r = sniff(s, format, e);
+    if (r || media_format_info(*format)->clip)
+        return r;
+    return err_set(e, -EINVAL, "%s is a %s picture; a clip (MP4, WebM, GIF, WebP) is needed",
+                   s->name, media_format_info(*format)->name);
+}
+
+struct collection {
+    struct picture *clip;
+    int count;
+};
+
+static int collect(void *user, int index, const struct picture *frame, struct err *e)
+{
+    struct collection *c = user;
+    (void)e;
+    if (index == c->clip->frames)
+        return 1;
+    memcpy(picture_frame(c->clip, index), frame->rgb, picture_frame_bytes(frame));
+    c->count = index + 1;
+    return 0;
+}
+
 int media_decode_clip(const void *bytes, size_t size, const char *name,
                       const struct media_limits *limits, struct picture *out, double *fps,
                       struct err *e)
 {
     struct source s = {bytes, size, name, limits};
+    struct collection c = {out, 0};
+    struct media_info info = {0};
     enum media_format format;
     *out = (struct picture){0};
     *fps = 0;
-    int r = sniff(&s, &format, e);
-    if (r)
+    int r = sniff_clip(&s, &format, e);
+    if (!r)
+        r = probe_clip(&s, format, &info, e);
+    if (!r)
+        r = media_check_frames(&s, info.width, info.height, info.frames, e);
+    if (!r && picture_new(out, info.width, info.height, info.frames))
+        r = err_nomem(e);
+    if (!r)
+        r = each_frame(&s, format, collect, &c, e);
+    if (r) {
+        picture_free(out);
         return r;
-    if (!media_format_info(format)->clip)
-        return err_set(e, -EINVAL, "%s is a %s picture; a clip (MP4, WebM, GIF, WebP) is needed",
-                       name, media_format_info(format)->name);
-    return format == MEDIA_WEBP ? media_webp_clip(&s, out, fps, e)
-                                : media_video_clip(&s, format, out, fps, e);
+    }
+    out->frames = c.count; /* a packet may hold half of an interlaced frame, or say "as before" */
+    *fps = info.seconds > 0 ? c.count / info.seconds : 0;
+    return 0;
 }
 
 int media_read_clip(int dirfd, const char *name, const struct media_limits *limits,
@@ -99,6 +148,19 @@ int media_read_clip(int dirfd, const char *name, const struct media_limits *limi
     *fps = 0;
     int r = load(dirfd, name, limits, &bytes, &size, e);
     return r ? r : media_decode_clip(bytes, size, name, limits, out, fps, e);
+}
+
+int media_each_frame(int dirfd, const char *name, const struct media_limits *limits,
+                     media_frame_fn *frame, void *user, struct err *e)
+{
+    AUTO_FREE char *bytes = NULL;
+    enum media_format format;
+    size_t size = 0;
+    int r = load(dirfd, name, limits, &bytes, &size, e);
+    struct source s = {(const uint8_t *)bytes, size, name, limits};
+    if (!r)
+        r = sniff_clip(&s, &format, e);
+    return r ? r : each_frame(&s, format, frame, user, e);
 }
 
 int media_probe(int dirfd, const char *name, const struct media_limits *limits,
@@ -113,10 +175,8 @@ int media_probe(int dirfd, const char *name, const struct media_limits *limits,
         r = sniff(&s, &info->format, e);
     if (r)
         return r;
-    if (info->format == MEDIA_WEBP)
-        return media_webp_probe(&s, info, e);
-    if (!stills[info->format] || info->format == MEDIA_GIF)
-        return media_video_probe(&s, info->format, info, e);
+    if (media_format_info(info->format)->clip)
+        return probe_clip(&s, info->format, info, e);
     /* PNG and JPEG: the header alone would not tell a damaged file. */
     struct picture p;
     r = media_decode_image(bytes, size, name, limits, MEDIA_READ_RGB, &p, e);

@@ -7,9 +7,9 @@
 
 #include "media/codec.h"
 
-/* Frames of an MP4, WebM or GIF, and what it holds; as media_decode_clip and media_probe. */
-int media_video_clip(const struct source *s, enum media_format format, struct picture *out,
-                     double *fps, struct err *e);
+/* Frames of an MP4, WebM or GIF, and what it holds; as media_each_frame and media_probe. */
+int media_video_frames(const struct source *s, enum media_format format, media_frame_fn *frame,
+                       void *user, struct err *e);
 int media_video_probe(const struct source *s, enum media_format format, struct media_info *info,
                       struct err *e);
 

@@ -137,6 +137,15 @@ static bool has_end(const struct reader *d)
     return d->format == MEDIA_GIF ? gif_ends(d->s) : d->format != MEDIA_WEBM || webm_ends(d->s);
 }
 
+/* Is it a frame to see? VP8 has frames that only others refer to, in packets of their own (RFC
+ * 6386, 9.1: show_frame). */
+static bool is_shown(const struct reader *d)
+{
+    const AVPacket *p = d->packet;
+    bool vp8 = d->stream->codecpar->codec_id == AV_CODEC_ID_VP8;
+    return !(p->flags & AV_PKT_FLAG_DISCARD) && !(vp8 && p->size > 0 && !(p->data[0] & 0x10));
+}
+
 /* Counts packets and their time. Unread after this: the caller opens the file anew. */
 static int walk(struct reader *d, struct media_info *info)
 {
@@ -151,7 +160,7 @@ static int walk(struct reader *d, struct media_info *info)
             int64_t at = p->pts != AV_NOPTS_VALUE ? p->pts : p->dts;
             if (p->flags & AV_PKT_FLAG_CORRUPT)
                 code = AVERROR_INVALIDDATA;
-            frames += !(p->flags & AV_PKT_FLAG_DISCARD);
+            frames += is_shown(d);
             if (at != AV_NOPTS_VALUE && at > -(INT64_MAX / 4) && at < INT64_MAX / 4) {
                 first = at < first ? at : first;
                 last = at > last ? at : last;
@@ -275,45 +284,34 @@ static int next_frame(struct reader *d)
     }
 }
 
-static int read_frames(struct reader *d, struct picture *out)
+static int each_frame(struct reader *d, struct picture *one, media_frame_fn *frame, void *user)
 {
-    size_t pixels = (size_t)out->width * (size_t)out->height;
-    int r = 0, i = 0;
-    for (; i < out->frames; i++) {
-        r = next_frame(d);
-        if (r <= 0)
-            break;
-        media_blend(d->rgba, pixels, 255, picture_frame(out, i));
+    size_t pixels = (size_t)one->width * (size_t)one->height;
+    int r, i = 0;
+    while ((r = next_frame(d)) > 0) {
+        media_blend(d->rgba, pixels, 255, one->rgb);
+        r = frame(user, i++, one, d->e);
+        if (r)
+            return r < 0 ? r : 0;
     }
-    if (r < 0)
-        return r;
-    if (i == 0)
-        return damaged(d, "there is no frame in it");
-    out->frames = i; /* a packet may hold half of an interlaced frame, or say "as before" */
-    return 0;
+    return r == 0 && i == 0 ? damaged(d, "there is no frame in it") : r;
 }
 
-int media_video_clip(const struct source *s, enum media_format format, struct picture *out,
-                     double *fps, struct err *e)
+int media_video_frames(const struct source *s, enum media_format format, media_frame_fn *frame,
+                       void *user, struct err *e)
 {
-    struct media_info info = {0};
-    int r = media_video_probe(s, format, &info, e);
-    if (r)
-        return r;
     struct reader d = {.s = s, .e = e, .format = format};
-    r = open_file(&d);
+    struct picture one = {0};
+    media_av_quiet();
+    int r = open_file(&d);
     if (!r)
         r = open_codec(&d);
-    if (!r)
-        r = media_check_frames(s, info.width, info.height, info.frames, e);
-    if (!r && picture_new(out, info.width, info.height, info.frames))
+    if (!r && picture_new(&one, d.stream->codecpar->width, d.stream->codecpar->height, 1))
         r = err_nomem(e);
     if (!r)
-        r = read_frames(&d, out);
+        r = each_frame(&d, &one, frame, user);
+    picture_free(&one);
     finish(&d);
-    *fps = info.seconds > 0 && !r ? out->frames / info.seconds : 0;
-    if (r)
-        picture_free(out);
     return r;
 }
 

@@ -239,42 +239,38 @@ int media_webp_decode(const struct source *s, struct raster *out, struct err *e)
     return r;
 }
 
-static int read_frames(const struct source *s, WebPAnimDecoder *dec, struct picture *out,
-                       int *end_ms, struct err *e)
+static int each_frame(const struct source *s, WebPAnimDecoder *dec, struct picture *one,
+                      media_frame_fn *frame, void *user, struct err *e)
 {
-    size_t pixels = (size_t)out->width * (size_t)out->height;
-    for (int i = 0; i < out->frames; i++) {
+    size_t pixels = (size_t)one->width * (size_t)one->height;
+    int end_ms, r = 0;
+    for (int i = 0; !r && WebPAnimDecoderHasMoreFrames(dec); i++) {
         uint8_t *rgba = NULL;
-        if (!WebPAnimDecoderGetNext(dec, &rgba, end_ms))
+        if (!WebPAnimDecoderGetNext(dec, &rgba, &end_ms))
             return damaged(s, e);
-        media_blend(rgba, pixels, 255, picture_frame(out, i));
+        media_blend(rgba, pixels, 255, one->rgb);
+        r = frame(user, i, one, e);
     }
-    return 0;
+    return r < 0 ? r : 0;
 }
 
-int media_webp_clip(const struct source *s, struct picture *out, double *fps, struct err *e)
+int media_webp_frames(const struct source *s, media_frame_fn *frame, void *user, struct err *e)
 {
-    struct media_info about;
-    int r = media_webp_probe(s, &about, e);
+    WebPBitstreamFeatures f;
+    int r = open_checked(s, &f, e);
     if (r)
         return r;
     WebPAnimInfo info;
     WebPAnimDecoder *dec = open_clip(s, &info);
-    if (!dec || info.canvas_width != (uint32_t)about.width ||
-        info.canvas_height != (uint32_t)about.height) {
-        WebPAnimDecoderDelete(dec);
-        return damaged(s, e);
-    }
-    int end_ms = 0;
-    r = media_check_frames(s, about.width, about.height, about.frames, e);
-    if (!r && picture_new(out, about.width, about.height, about.frames))
+    struct picture one = {0};
+    if (!dec || info.canvas_width != (uint32_t)f.width || info.canvas_height != (uint32_t)f.height)
+        r = damaged(s, e);
+    else if (picture_new(&one, f.width, f.height, 1))
         r = err_nomem(e);
-    if (!r)
-        r = read_frames(s, dec, out, &end_ms, e);
+    else
+        r = each_frame(s, dec, &one, frame, user, e);
+    picture_free(&one);
     WebPAnimDecoderDelete(dec);
-    *fps = end_ms > 0 ? about.frames * 1000.0 / end_ms : 0;
-    if (r)
-        picture_free(out);
     return r;
 }
 

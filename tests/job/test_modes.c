@@ -203,6 +203,41 @@ static void a_clip_beyond_the_limits_is_told(void **state)
                    "the script says");
 }
 
+static void the_beginning_of_a_long_clip_is_enough(void **state)
+{
+    struct run_bench *f = *state;
+    struct run r;
+    bench_write(f, "long.mp4", scene(48, 32, 90), MEDIA_MP4, 30);
+    bench_run_one(f, &r, MODALITY_VIDEO, "prompt = a\nvideo = long.mp4\nframes = 3\n");
+    expect_done(&r);
+    assert_int_equal(r.outputs[0].frames, 3);
+    run_free(&r);
+    bench_run_one(f, &r, MODALITY_GIF, "video = long.mp4\nfps = 2\nsize = 24x16\n");
+    expect_done(&r);
+    assert_int_equal(r.outputs[0].frames, 6);
+    assert_int_equal(r.outputs[0].width, 24);
+    run_free(&r);
+}
+
+static void a_clip_that_memory_cannot_hold_is_refused_before_it_is_decoded(void **state)
+{
+    static const char *const requests[] = {
+        "prompt = a\nvideo = clip.webp\nframes = 6\nsize = 120x120\n",
+        "video = clip.webp\nfps = 5\nsize = 120x120\n",
+    };
+    struct run_bench *f = *state;
+    run_bench_memory(f, 1 << 17);
+    for (int i = 0; i < 2; i++)
+        expect_failure(f, i ? MODALITY_GIF : MODALITY_VIDEO, requests[i], "the result needs ");
+    run_bench_memory(f, 1 << 15);
+    expect_failure(f, MODALITY_VIDEO, "prompt = a\nvideo = clip.webp\nframes = 1\nsize = 16x16\n",
+                   "clip.webp is 96x48 pixels and needs 32.3 KB of memory to be read; there are ");
+    run_bench_memory(f, 1 << 14);
+    expect_failure(f, MODALITY_VIDEO, "prompt = a\nimage = photo.png\nframes = 1\nsize = 16x16\n",
+                   "photo.png is 70x50 pixels and needs 24.5 KB of memory to be read; there are ");
+    assert_int_equal(f->script.generates, 0);
+}
+
 static void strength_without_effect_is_noted(void **state)
 {
     struct run_bench *f = *state;
@@ -229,6 +264,8 @@ int main(void)
         TEST(a_clip_is_drawn_over_frame_by_frame_from_one_noise),
         TEST(a_clips_rate_and_length_are_its_own_unless_asked_for),
         TEST(a_clip_beyond_the_limits_is_told),
+        TEST(the_beginning_of_a_long_clip_is_enough),
+        TEST(a_clip_that_memory_cannot_hold_is_refused_before_it_is_decoded),
         TEST(strength_without_effect_is_noted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -327,6 +327,78 @@ static void probe_tells_what_each_file_holds(void **state)
     assert_int_equal(file_remove_tree(AT_FDCWD, dir), 0);
 }
 
+static int count(void *user, int index, const struct picture *frame, struct err *e)
+{
+    int *frames = user;
+    (void)e;
+    assert_int_equal(index, *frames);
+    assert_int_equal(frame->width, 32);
+    return ++*frames == 100 ? 1 : 0;
+}
+
+/* The clip has 36 frames, and more packets: VP8 frames that only others refer to. */
+static void frames_that_are_never_shown_do_not_count(void **state)
+{
+    (void)state;
+    static const char name[] = "tests/media/clips/vp8_hidden_frames.webm";
+    struct media_limits l;
+    struct media_info info;
+    struct err e = {0};
+    int frames = 0;
+    media_limits_init(&l);
+    assert_int_equal(media_probe(AT_FDCWD, name, &l, &info, &e), 0);
+    assert_int_equal(info.frames, 36);
+    assert_true(fabs(info.fps - 12) < 0.1);
+    assert_int_equal(media_each_frame(AT_FDCWD, name, &l, count, &frames, &e), 0);
+    assert_int_equal(frames, 36);
+}
+
+struct comparison {
+    const struct picture *clip;
+    int seen, stop_at, code;
+};
+
+static int compare(void *user, int index, const struct picture *frame, struct err *e)
+{
+    struct comparison *c = user;
+    (void)e;
+    assert_int_equal(index, c->seen++);
+    assert_memory_equal(frame->rgb, picture_frame(c->clip, index), picture_frame_bytes(frame));
+    return c->seen == c->stop_at ? c->code : 0;
+}
+
+static void frames_one_by_one_are_those_of_the_whole(void **state)
+{
+    (void)state;
+    static const enum media_format formats[] = {MEDIA_MP4, MEDIA_WEBM, MEDIA_GIF, MEDIA_WEBP};
+    char dir[SCRATCH_SIZE];
+    assert_non_null(mkdtemp(scratch_name(dir, "omnifs-media-XXXXXX")));
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    struct media_limits l;
+    media_limits_init(&l);
+    for (size_t f = 0; f < sizeof formats / sizeof *formats; f++) {
+        struct picture p = scene(64, 48, 5), whole;
+        struct media_options o;
+        struct err e = {0};
+        double fps;
+        media_options_init(&o, formats[f]);
+        assert_int_equal(media_write(fd, "file", &p, &o, &e), 0);
+        assert_int_equal(media_read_clip(fd, "file", &l, &whole, &fps, &e), 0);
+        struct comparison all = {.clip = &whole}, some = {&whole, 0, 2, 1},
+                          fails = {&whole, 0, 3, -5};
+        assert_int_equal(media_each_frame(fd, "file", &l, compare, &all, &e), 0);
+        assert_int_equal(all.seen, 5);
+        assert_int_equal(media_each_frame(fd, "file", &l, compare, &some, &e), 0);
+        assert_int_equal(some.seen, 2);
+        assert_int_equal(media_each_frame(fd, "file", &l, compare, &fails, &e), -5);
+        assert_int_equal(fails.seen, 3);
+        picture_free(&p);
+        picture_free(&whole);
+    }
+    close(fd);
+    assert_int_equal(file_remove_tree(AT_FDCWD, dir), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -339,6 +411,8 @@ int main(void)
         cmocka_unit_test(any_rate_is_kept_exactly),
         cmocka_unit_test(better_quality_is_closer_and_larger),
         cmocka_unit_test(the_same_clip_gives_the_same_bytes),
+        cmocka_unit_test(frames_that_are_never_shown_do_not_count),
+        cmocka_unit_test(frames_one_by_one_are_those_of_the_whole),
         cmocka_unit_test(probe_tells_what_each_file_holds),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,132 @@
+#include "job/clip.h"
+
+#include <errno.h>
+#include <math.h>
+#include <string.h>
+
+#include "job/reference.h"
+#include "job/size.h"
+
+#define CLIP_FRAMES 100000 /* that are counted in a file */
+
+/* ---- what is wanted ---- */
+
+static int choose_rate(struct run *r, struct err *e)
+{
+    struct request *q = &r->request;
+    struct media_info *clip = &r->given_clip;
+    if (clip->fps <= 0) /* without times each frame is one of the result */
+        clip->fps = q->line[KEY_FPS] ? q->fps : r->profile->fps;
+    if (!q->line[KEY_FPS])
+        q->fps = clip->fps;
+    if (q->fps >= REQUEST_MIN_FPS && q->fps <= REQUEST_MAX_FPS)
+        return 0;
+    return err_set(e, -EINVAL, "%s has %g frames a second; set fps, between %g and %g", q->video,
+                   q->fps, REQUEST_MIN_FPS, REQUEST_MAX_FPS);
+}
+
+/* How many frames are wanted of a clip that has `there` at the rate of the result. */
+static int choose_frames(struct run *r, double there, struct err *e)
+{
+    struct request *q = &r->request;
+    double wanted = q->line[KEY_SECONDS]  ? fmax(1, round(q->seconds * q->fps))
+                    : q->line[KEY_FRAMES] ? q->frames
+                                          : there;
+    if (wanted > there)
+        return err_set(e, -EINVAL,
+                       "%s has %.0f frames at %g frames a second, fewer than the %.0f that are "
+                       "asked for",
+                       q->video, there, q->fps, wanted);
+    if (wanted > r->profile->max_frames)
+        return err_set(
+            e, -EINVAL, "%s: %.0f frames are over max_frames %d of %s; set a smaller fps%s",
+            q->video, wanted, r->profile->max_frames, r->profile->name,
+            q->mode == MODE_EDIT_VIDEO ? ", or frames or seconds for its beginning" : "");
+    q->frames = (int)wanted;
+    return 0;
+}
+
+static void limits_of_a_frame(const struct run *r, struct media_limits *limits)
+{
+    reference_limits(r, limits);
+    limits->max_frames = CLIP_FRAMES;
+}
+
+int clip_plan(struct run *r, struct err *e)
+{
+    const struct request *q = &r->request;
+    struct media_info *clip = &r->given_clip;
+    struct media_limits limits;
+    char what[300];
+    limits_of_a_frame(r, &limits);
+    int code = media_probe(r->in_fd, q->video, &limits, clip, e);
+    if (!code && !media_format_info(clip->format)->clip)
+        return err_set(e, -EINVAL, "%s is a %s picture; a clip (MP4, WebM, GIF, WebP) is needed",
+                       q->video, media_format_info(clip->format)->name);
+    snprintf(what, sizeof what, "%s has", q->video);
+    if (!code)
+        code = reference_size(r, what, clip->width, clip->height, "size", e);
+    if (!code)
+        code = choose_rate(r, e);
+    return code ? code : choose_frames(r, fmax(1, round(clip->frames * q->fps / clip->fps)), e);
+}
+
+/* ---- taking it ---- */
+
+struct taking {
+    struct run *r;
+    enum media_scale how;
+    int there;       /* frames of the file */
+    int seen, taken; /* so far, of the file and of the result */
+};
+
+/* The frame of the file that is frame `i` of the result: the nearest. */
+static int source_frame(const struct taking *t, int i)
+{
+    const struct media_info *clip = &t->r->given_clip;
+    double fps = clip->fps * t->there / clip->frames;
+    return (int)fmin(t->there - 1, floor((i + 0.5) * fps / t->r->request.fps));
+}
+
+static int on_frame(void *ctx, int index, const struct picture *frame, struct err *e)
+{
+    struct taking *t = ctx;
+    struct run *r = t->r;
+    t->seen = index + 1;
+    if (run_cancelled(r))
+        return err_set(e, -ECANCELED, "cancelled");
+    for (; t->taken < r->clip.frames && source_frame(t, t->taken) <= index; t->taken++) {
+        int code = size_cover_frame(frame, t->how, &r->clip, t->taken, e);
+        if (code)
+            return code;
+    }
+    if (r->hooks && r->hooks->progress)
+        r->hooks->progress(r->hooks->ctx, r, STAGE_ROUTE, t->taken, r->clip.frames, -1);
+    return t->taken == r->clip.frames;
+}
+
+static int take(struct taking *t, struct err *e)
+{
+    struct run *r = t->r;
+    struct media_limits limits;
+    limits_of_a_frame(r, &limits);
+    t->seen = t->taken = 0;
+    return media_each_frame(r->in_fd, r->request.video, &limits, on_frame, t, e);
+}
+
+int clip_read(struct run *r, int width, int height, enum media_scale how, struct err *e)
+{
+    const struct request *q = &r->request;
+    struct taking t = {.r = r, .how = how, .there = r->given_clip.frames};
+    int code = picture_new(&r->clip, width, height, q->frames);
+    if (code)
+        return err_set(e, code, "%s: no room for %d frames", q->video, q->frames);
+    code = take(&t, e);
+    if (!code && t.taken < r->clip.frames) { /* some packets held no frame of their own */
+        t.there = t.seen;
+        code = take(&t, e);
+    }
+    if (!code && t.taken < r->clip.frames)
+        return err_set(e, -EINVAL, "%s ends too early", q->video);
+    return code;
+}
