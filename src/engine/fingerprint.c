@@ -102,23 +102,29 @@ static int by_name(const struct dirent **a, const struct dirent **b)
     return strcmp((*a)->d_name, (*b)->d_name);
 }
 
-static int hash_folder(struct hashing *h, const struct checkpoint *c, const char *folder,
-                       struct err *e)
+/* The files of the folder at `path`, which is known as `folder`. */
+static int hash_folder(struct hashing *h, const char *path, const char *folder, struct err *e)
 {
-    AUTO_FREE char *path = checkpoint_file(c, folder);
-    if (!path)
-        return err_nomem(e);
     struct dirent **found = NULL;
     int count = scandir(path, &found, is_model_file, by_name), rc = 0;
     for (int i = 0; i < count; i++) {
         AUTO_STR struct str name = {0};
+        AUTO_STR struct str file = {0};
         str_addf(&name, "%s/%s", folder, found[i]->d_name);
+        str_addf(&file, "%s/%s", path, found[i]->d_name);
         if (rc == 0)
-            rc = name.failed ? err_nomem(e) : hash_file(h, c, name.data, e);
+            rc = name.failed || file.failed ? err_nomem(e) : hash_path(h, file.data, name.data, e);
         free(found[i]);
     }
     free(found);
     return rc;
+}
+
+static int hash_part(struct hashing *h, const struct checkpoint *c, const char *folder,
+                     struct err *e)
+{
+    AUTO_FREE char *path = checkpoint_file(c, folder);
+    return path ? hash_folder(h, path, folder, e) : err_nomem(e);
 }
 
 static int by_text(const void *a, const void *b)
@@ -137,7 +143,23 @@ int fingerprint(const struct checkpoint *c, char out[SHA256_HEX_SIZE], struct er
     struct hashing h = {.sha = sha256_new(), .buffer = buffer};
     int rc = h.sha && buffer ? hash_head(&h, c, e) : err_nomem(e);
     for (size_t i = 0; i < count && rc == 0; i++)
-        rc = hash_folder(&h, c, folders[i], e);
+        rc = hash_part(&h, c, folders[i], e);
+    if (h.sha)
+        sha256_end(h.sha, out);
+    return rc;
+}
+
+int fingerprint_folders(const char *root, const char *const *names, int count,
+                        char out[SHA256_HEX_SIZE], struct err *e)
+{
+    AUTO_FREE char *buffer = malloc(BUFFER);
+    struct hashing h = {.sha = sha256_new(), .buffer = buffer};
+    int rc = h.sha && buffer ? 0 : err_nomem(e);
+    for (int i = 0; i < count && rc == 0; i++) {
+        AUTO_STR struct str path = {0};
+        str_addf(&path, "%s/%s", root, names[i]);
+        rc = path.failed ? err_nomem(e) : hash_folder(&h, path.data, names[i], e);
+    }
     if (h.sha)
         sha256_end(h.sha, out);
     return rc;

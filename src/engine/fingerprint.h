@@ -12,5 +12,8 @@
  * first MiB (names and shapes of all tensors) and 64 KiB at each 256th of its length: a second for
  * the largest checkpoints, and still another value for any training that moved the weights. */
 int fingerprint(const struct checkpoint *c, char out[SHA256_HEX_SIZE], struct err *e);
+/* The same of the folders `root`/NAME alone, in their order; one that is missing is passed over. */
+int fingerprint_folders(const char *root, const char *const *names, int count,
+                        char out[SHA256_HEX_SIZE], struct err *e);
 
 #endif

@@ -189,7 +189,13 @@ struct omni_upscaler;
 int omni_upscaler_load(const char *path, const struct omni_load_options *options,
                        struct omni_upscaler **out, struct err *e);
 void omni_upscaler_free(struct omni_upscaler *u);
-uint64_t omni_upscaler_bytes(const struct omni_upscaler *u); /* of the weights */
+struct omni_upscaler_info {
+    uint64_t weight_bytes;
+    char precision[8]; /* "bf16", "fp32" */
+    char device[32];   /* "cpu", "cuda:0" */
+    char sha256[65];   /* of the networks' files, as that of a model */
+};
+const struct omni_upscaler_info *omni_upscaler_info(const struct omni_upscaler *u);
 /* How many times the networks should enlarge a picture that is wanted `times` as large: as often
  * as leaves a filter to enlarge the rest by at most a half, or to make it smaller. 1: not. */
 int omni_upscaler_factor(const struct omni_upscaler *u, double times);

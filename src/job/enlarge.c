@@ -114,9 +114,14 @@ static int cover(struct run *r, struct picture *p, int width, int height, struct
     if (!code)
         code = factor > 1 ? by_networks(r, u, factor, p, width, height, &out, e)
                           : size_cover(p, width, height, r->profile->upscaler, &out, e);
-    if (!code)
-        replace(p, &out);
-    return code;
+    if (code)
+        return code;
+    if (factor > 1) {
+        r->upscaler = *omni_upscaler_info(u);
+        r->upscaler_factor = factor;
+    }
+    replace(p, &out);
+    return 0;
 }
 
 int run_enlarge(struct run *r, struct picture *p, struct err *e)

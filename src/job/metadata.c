@@ -68,6 +68,15 @@ static json_t *model_json(const struct run *r)
                      loras_json(r));
 }
 
+static json_t *upscaler_json(const struct run *r)
+{
+    if (!r->upscaler_factor)
+        return json_null();
+    return json_pack("{ss si ss ss}", "id", r->profile->upscaler_model, "factor",
+                     r->upscaler_factor, "precision", r->upscaler.precision, "sha256",
+                     r->upscaler.sha256);
+}
+
 static json_t *timings_json(const struct run *r)
 {
     const struct run_timings *t = &r->timings;
@@ -118,13 +127,15 @@ char *run_metadata(const struct run *r)
     json_object_set_new(j, "request", normalised(r) ? request_json(q) : json_null());
     json_object_set_new(j, "outputs", outputs_json(r));
     json_object_set_new(j, "model", model_json(r));
+    json_object_set_new(j, "upscaler", upscaler_json(r));
     json_object_set_new(j, "seed", draws ? json_seed(q->seed) : json_null());
     json_object_set_new(j, "truncated",
                         draws ? json_pack("{sb sb}", "prompt", r->prompt_truncated,
                                           "negative_prompt", r->negative_truncated)
                               : json_null());
     json_object_set_new(j, "timings_ms", timings_json(r));
-    json_object_set_new(j, "device", text_or_null(r->info.device));
+    json_object_set_new(j, "device",
+                        text_or_null(r->info.family ? r->info.device : r->upscaler.device));
     if (*r->lost) /* drawn anew, on another device */
         json_object_set_new(j, "requeued", json_string(r->lost));
     json_object_set_new(j, "memory",

@@ -76,13 +76,15 @@ struct run {
     enum job_state state; /* RUNNING until the end, then DONE, FAILED, CANCELLED or BLOCKED */
     struct err error;     /* of FAILED and BLOCKED */
     bool timed_out;
-    struct model *model;         /* route; released by diffuse */
-    struct omni_model_info info; /* of the model, for the record; strings are copied */
-    char info_strings[4][48];    /* family, variant, precision, device */
-    int draw_width, draw_height; /* what the model is asked to draw */
-    struct picture *pictures;    /* [picture_count] as drawn, then as delivered */
-    struct picture *references;  /* [reference_count] images of image_to_…, at the drawn size or,
-                                    where the model reads them beside the drawing, at their own */
+    struct model *model;                /* route; released by diffuse */
+    struct omni_model_info info;        /* of the model, for the record; strings are copied */
+    char info_strings[4][48];           /* family, variant, precision, device */
+    struct omni_upscaler_info upscaler; /* the networks that enlarged it, */
+    int upscaler_factor;                /* and how many times; 0: none did */
+    int draw_width, draw_height;        /* what the model is asked to draw */
+    struct picture *pictures;           /* [picture_count] as drawn, then as delivered */
+    struct picture *references; /* [reference_count] images of image_to_…, at the drawn size or,
+                                   where the model reads them beside the drawing, at their own */
     int picture_count, reference_count;
     struct picture mask, clip;    /* inpaint; what is converted, or drawn over frame by frame */
     struct media_info given_clip; /* route: what the video that is given holds */

@@ -46,7 +46,7 @@ uint64_t upscalers_bytes(const struct upscalers *u)
 {
     uint64_t sum = 0;
     for (int i = 0; i < u->count; i++)
-        sum += omni_upscaler_bytes(u->list[i].networks);
+        sum += omni_upscaler_info(u->list[i].networks)->weight_bytes;
     return sum;
 }
 

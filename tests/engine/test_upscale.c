@@ -281,6 +281,25 @@ static void a_call_ends_when_it_is_cancelled_or_nobody_takes_the_result(void **s
 
 /* ---- what a folder holds ---- */
 
+static void the_sum_changes_with_the_files_of_either_network(void **state)
+{
+    char path[128], sums[3][65];
+    for (int i = 0; i < 3; i++) {
+        struct omni_upscaler *u = open_upscaler(*state);
+        memcpy(sums[i], omni_upscaler_info(u)->sha256, sizeof sums[i]);
+        omni_upscaler_free(u);
+        snprintf(path, sizeof path, "%s/%s/config.json", (const char *)*state,
+                 upscale_parts[i % UPSCALE_NETWORKS]);
+        FILE *f = fopen(path, "a");
+        assert_non_null(f);
+        fputs("\n", f);
+        fclose(f);
+    }
+    assert_int_equal(strlen(sums[0]), 64);
+    assert_string_not_equal(sums[0], sums[1]);
+    assert_string_not_equal(sums[1], sums[2]);
+}
+
 static void expect_refused(const char *folder, const char *sentence)
 {
     struct omni_upscaler *u;
@@ -337,6 +356,7 @@ int main(void)
         cmocka_unit_test(frames_of_a_clip_are_enlarged_as_alone),
         cmocka_unit_test(the_rest_of_an_enlargement_is_a_filters),
         cmocka_unit_test(a_call_ends_when_it_is_cancelled_or_nobody_takes_the_result),
+        cmocka_unit_test(the_sum_changes_with_the_files_of_either_network),
         cmocka_unit_test(what_is_wrong_with_a_network_is_said),
     };
     return cmocka_run_group_tests(tests, setup, scratch_teardown);

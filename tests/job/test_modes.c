@@ -78,6 +78,12 @@ static void scale_and_size_say_how_large(void **state)
     assert_string_equal(json_string_value(json_object_get(j, "mode")), "upscale");
     assert_true(json_is_null(json_object_get(j, "seed")));
     assert_true(json_is_null(json_object_get(j, "model")));
+    json_t *upscaler = json_object_get(j, "upscaler");
+    assert_string_equal(json_string_value(json_object_get(upscaler, "id")), "nets");
+    assert_int_equal(json_integer_value(json_object_get(upscaler, "factor")), 2);
+    assert_string_equal(json_string_value(json_object_get(upscaler, "precision")), "fp32");
+    assert_int_equal(strlen(json_string_value(json_object_get(upscaler, "sha256"))), 64);
+    assert_string_equal(json_string_value(json_object_get(j, "device")), "cpu");
     assert_true(json_real_value(json_object_get(request, "scale")) == 2);
     assert_null(json_object_get(request, "width"));
     json_decref(j);
@@ -87,6 +93,10 @@ static void scale_and_size_say_how_large(void **state)
     assert_int_equal(sized.height, 200);
     expect_repeatable(f, &sized);
     struct picture odd = bench_picture(f, "image = photo.png\nscale = 1.5\nprofile = filtered\n");
+    j = bench_metadata(f);
+    assert_true(json_is_null(json_object_get(j, "upscaler"))); /* a filter did it */
+    assert_true(json_is_null(json_object_get(j, "device")));
+    json_decref(j);
     assert_int_equal(odd.width, 105);
     assert_int_equal(odd.height, 75);
     picture_free(&twice);

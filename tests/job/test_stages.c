@@ -230,7 +230,7 @@ static void expect_keys(const json_t *o, const char *expected)
     assert_string_equal(str_cstr(&names), expected);
 }
 
-static const char top_keys[] = "id status error modality mode profile request outputs model seed "
+static const char top_keys[] = "id status error modality mode profile request outputs model upscaler seed "
                                "truncated timings_ms device memory "
                                "safety watermark created started finished omnifs ";
 

@@ -9,6 +9,7 @@
 #include "base/cleanup.h"
 #include "base/str.h"
 #include "engine/device.h"
+#include "engine/fingerprint.h"
 #include "engine/model.h"
 #include "engine/upscale/network.h"
 
@@ -24,7 +25,7 @@ struct omni_upscaler {
     struct part parts[UPSCALE_NETWORKS];
     struct upscale_network *networks[UPSCALE_NETWORKS];
     int count;
-    uint64_t bytes;
+    struct omni_upscaler_info info;
     int64_t band; /* bytes */
 };
 
@@ -46,7 +47,7 @@ static int load_network(struct omni_upscaler *u, const char *path, const char *n
     p->loader.compute = u->compute;
     int rc = upscale_network_load(p, &u->networks[u->count], e);
     u->count++;
-    u->bytes += weight_loader_bytes(&p->loader, true);
+    u->info.weight_bytes += weight_loader_bytes(&p->loader, true);
     return rc;
 }
 
@@ -58,6 +59,11 @@ static int load(struct omni_upscaler *u, const char *path, const struct omni_loa
         rc = model_compute(&u->device, o->precision, &u->compute, e);
     for (int i = 0; i < UPSCALE_NETWORKS && rc == 0; i++)
         rc = load_network(u, path, upscale_parts[i], e);
+    if (rc == 0)
+        rc = fingerprint_folders(path, upscale_parts, u->count, u->info.sha256, e);
+    snprintf(u->info.precision, sizeof(u->info.precision), "%s",
+             u->compute == DTYPE_BF16 ? "bf16" : "fp32");
+    snprintf(u->info.device, sizeof(u->info.device), "%s", u->device.name);
     return rc;
 }
 
@@ -89,9 +95,9 @@ void omni_upscaler_free(struct omni_upscaler *u)
     free(u);
 }
 
-uint64_t omni_upscaler_bytes(const struct omni_upscaler *u)
+const struct omni_upscaler_info *omni_upscaler_info(const struct omni_upscaler *u)
 {
-    return u->bytes;
+    return &u->info;
 }
 
 void upscale_set_band(struct omni_upscaler *u, int64_t bytes)
