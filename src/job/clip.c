@@ -11,14 +11,12 @@
 
 /* ---- what is wanted ---- */
 
+/* The clip's own, unless another is asked for. One without times has the profile's. */
 static int choose_rate(struct run *r, struct err *e)
 {
     struct request *q = &r->request;
-    struct media_info *clip = &r->given_clip;
-    if (clip->fps <= 0) /* without times each frame is one of the result */
-        clip->fps = q->line[KEY_FPS] ? q->fps : r->profile->fps;
     if (!q->line[KEY_FPS])
-        q->fps = clip->fps;
+        q->fps = r->given_clip.fps > 0 ? r->given_clip.fps : r->profile->fps;
     if (q->fps >= REQUEST_MIN_FPS && q->fps <= REQUEST_MAX_FPS)
         return 0;
     return err_set(e, -EINVAL, "%s has %g frames a second; set fps, between %g and %g", q->video,
@@ -68,7 +66,10 @@ int clip_plan(struct run *r, struct err *e)
         code = reference_size(r, what, clip->width, clip->height, "size", e);
     if (!code)
         code = choose_rate(r, e);
-    return code ? code : choose_frames(r, fmax(1, round(clip->frames * q->fps / clip->fps)), e);
+    if (code)
+        return code;
+    double there = clip->seconds > 0 ? fmax(1, round(clip->seconds * q->fps)) : clip->frames;
+    return choose_frames(r, there, e);
 }
 
 /* ---- taking it ---- */
@@ -76,26 +77,20 @@ int clip_plan(struct run *r, struct err *e)
 struct taking {
     struct run *r;
     enum media_scale how;
-    int there;       /* frames of the file */
-    int seen, taken; /* so far, of the file and of the result */
+    int taken;
 };
 
-/* The frame of the file that is frame `i` of the result: the nearest. */
-static int source_frame(const struct taking *t, int i)
-{
-    const struct media_info *clip = &t->r->given_clip;
-    double fps = clip->fps * t->there / clip->frames;
-    return (int)fmin(t->there - 1, floor((i + 0.5) * fps / t->r->request.fps));
-}
-
-static int on_frame(void *ctx, int index, const struct picture *frame, struct err *e)
+/* Every frame of the result is the one that is seen in the middle of its time. */
+static int on_frame(void *ctx, int index, double end, const struct picture *frame, struct err *e)
 {
     struct taking *t = ctx;
     struct run *r = t->r;
-    t->seen = index + 1;
+    double fps = r->request.fps;
     if (run_cancelled(r))
         return err_set(e, -ECANCELED, "cancelled");
-    for (; t->taken < r->clip.frames && source_frame(t, t->taken) <= index; t->taken++) {
+    if (r->given_clip.seconds <= 0 && end < INFINITY)
+        end = (index + 1) / fps;
+    for (; t->taken < r->clip.frames && (t->taken + 0.5) / fps < end; t->taken++) {
         int code = size_cover_frame(frame, t->how, &r->clip, t->taken, e);
         if (code)
             return code;
@@ -105,28 +100,14 @@ static int on_frame(void *ctx, int index, const struct picture *frame, struct er
     return t->taken == r->clip.frames;
 }
 
-static int take(struct taking *t, struct err *e)
-{
-    struct run *r = t->r;
-    struct media_limits limits;
-    limits_of_a_frame(r, &limits);
-    t->seen = t->taken = 0;
-    return media_each_frame(r->in_fd, r->request.video, &limits, on_frame, t, e);
-}
-
 int clip_read(struct run *r, int width, int height, enum media_scale how, struct err *e)
 {
     const struct request *q = &r->request;
-    struct taking t = {.r = r, .how = how, .there = r->given_clip.frames};
+    struct taking t = {.r = r, .how = how};
+    struct media_limits limits;
     int code = picture_new(&r->clip, width, height, q->frames);
     if (code)
         return err_set(e, code, "%s: no room for %d frames", q->video, q->frames);
-    code = take(&t, e);
-    if (!code && t.taken < r->clip.frames) { /* some packets held no frame of their own */
-        t.there = t.seen;
-        code = take(&t, e);
-    }
-    if (!code && t.taken < r->clip.frames)
-        return err_set(e, -EINVAL, "%s ends too early", q->video);
-    return code;
+    limits_of_a_frame(r, &limits);
+    return media_each_frame(r->in_fd, q->video, &limits, on_frame, &t, e);
 }

@@ -98,6 +98,14 @@ static int item_count(const struct run *r)
     return by_frames(r) ? r->clip.frames : r->request.count;
 }
 
+/* Is it the frame before once more? Then so is what is drawn over it. */
+static bool repeats(const struct run *r, int index)
+{
+    return by_frames(r) && index > 0 &&
+           !memcmp(picture_frame(&r->clip, index), picture_frame(&r->clip, index - 1),
+                   picture_frame_bytes(&r->clip));
+}
+
 static struct omni_request engine_request(const struct run *r, int index)
 {
     const struct request *q = &r->request;
@@ -165,7 +173,8 @@ static int make_list(struct batch *b, struct err *e)
         if (code)
             return code;
         for (int k = 0; k < item_count(b->runs[i]); k++)
-            add_item(b, b->runs[i], k);
+            if (!repeats(b->runs[i], k))
+                add_item(b, b->runs[i], k);
     }
     return 0;
 }
@@ -213,8 +222,11 @@ static void take_result(struct item *item, struct omni_result *result)
 {
     struct run *r = item->run;
     if (by_frames(r)) {
-        memcpy(picture_frame(&r->pictures[0], item->index), result->picture.rgb,
-               picture_frame_bytes(&result->picture));
+        int k = item->index;
+        do
+            memcpy(picture_frame(&r->pictures[0], k), result->picture.rgb,
+                   picture_frame_bytes(&result->picture));
+        while (++k < r->clip.frames && repeats(r, k));
         picture_free(&result->picture);
     } else
         r->pictures[item->index] = result->picture;

@@ -46,6 +46,10 @@ int media_flatten(const struct raster *r, enum media_read_as as, struct picture 
 /* Lays width * height RGBA pixels over `background` (0 black, 255 white) as RGB. */
 void media_blend(const uint8_t *rgba, size_t pixels, int background, uint8_t *rgb);
 
+/* The rate of a clip from how long each of its frames stays, in seconds; reorders them. 0: it has
+ * no times. */
+double media_clip_rate(double *stays, size_t count);
+
 /* Frames of an animated WebP; as media_each_frame. */
 int media_webp_frames(const struct source *s, media_frame_fn *frame, void *user, struct err *e);
 int media_webp_probe(const struct source *s, struct media_info *info, struct err *e);

@@ -128,7 +128,8 @@ struct media_info {
     enum media_format format;
     int width, height; /* upright */
     int frames;        /* 1 for a still */
-    double fps;        /* 0 for a still */
+    double fps;        /* the average, or that of the usual frame where some stay longer; 0 for a
+                          still and where there are no times */
     double seconds;    /* duration, 0 for a still */
 };
 int media_probe(int dirfd, const char *name, const struct media_limits *limits,
@@ -144,9 +145,11 @@ int media_decode_clip(const void *bytes, size_t size, const char *name,
                       struct err *e);
 
 /* The frames of a clip that media_probe found whole, one after the other and never all in memory:
- * `frame` is borrowed. Other than 0 ends the call, which returns it when it is negative. Only the
- * limits of a frame count. */
-typedef int media_frame_fn(void *user, int index, const struct picture *frame, struct err *e);
+ * `frame` is borrowed, the next one begins `end` seconds after the first (the last: INFINITY).
+ * Other than 0 ends the call, which returns it when it is negative. Only the limits of a frame
+ * count. */
+typedef int media_frame_fn(void *user, int index, double end, const struct picture *frame,
+                           struct err *e);
 int media_each_frame(int dirfd, const char *name, const struct media_limits *limits,
                      media_frame_fn *frame, void *user, struct err *e);
 

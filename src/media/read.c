@@ -100,9 +100,10 @@ struct collection {
     int count;
 };
 
-static int collect(void *user, int index, const struct picture *frame, struct err *e)
+static int collect(void *user, int index, double end, const struct picture *frame, struct err *e)
 {
     struct collection *c = user;
+    (void)end;
     (void)e;
     if (index == c->clip->frames)
         return 1;

@@ -2,12 +2,15 @@
  * number of frames and what is cut; then the frames. */
 #include <errno.h>
 #include <limits.h>
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <libavcodec/avcodec.h>
 #include <libavutil/pixdesc.h>
 #include <libswscale/swscale.h>
 
+#include "base/cleanup.h"
 #include "media/video.h"
 
 /* What is open while a clip is read; zero-initialised, freed by `finish`. */
@@ -23,7 +26,8 @@ struct reader {
     struct SwsContext *convert;
     AVFrame *frame;
     AVPacket *packet;
-    uint8_t *rgba; /* [height, width, 4] of one frame */
+    uint8_t *rgba;  /* [height, width, 4] of one frame */
+    int64_t *times; /* of the frames, while they are counted */
 };
 
 static const struct {
@@ -146,45 +150,82 @@ static bool is_shown(const struct reader *d)
     return !(p->flags & AV_PKT_FLAG_DISCARD) && !(vp8 && p->size > 0 && !(p->data[0] & 0x10));
 }
 
+/* What the packets of a file say. */
+struct count {
+    int64_t frames, timed, end; /* frames with a time, which lie in d->times */
+};
+
+static int count_packet(struct reader *d, struct count *c)
+{
+    const AVPacket *p = d->packet;
+    int64_t at = p->pts != AV_NOPTS_VALUE ? p->pts : p->dts;
+    if (p->flags & AV_PKT_FLAG_CORRUPT)
+        return AVERROR_INVALIDDATA;
+    if (!is_shown(d))
+        return 0;
+    if (c->frames++ == d->s->limits->max_frames)
+        return media_check_frames(d->s, 1, 1, c->frames, d->e);
+    if (at == AV_NOPTS_VALUE || at <= -(INT64_MAX / 4) || at >= INT64_MAX / 4)
+        return 0;
+    if ((c->timed & (c->timed - 1)) == 0) { /* a power of two: full */
+        int64_t *more = av_realloc_array(d->times, (size_t)c->timed * 2 + 1, sizeof *more);
+        if (!more)
+            return err_nomem(d->e);
+        d->times = more;
+    }
+    d->times[c->timed++] = at;
+    c->end = at + p->duration > c->end ? at + p->duration : c->end;
+    return 0;
+}
+
+static int by_time(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* Duration and rate from the times of the frames, which come in the order they are decoded in. */
+static int measure(struct reader *d, struct count *c, struct media_info *info)
+{
+    double unit = av_q2d(d->stream->time_base);
+    int64_t n = c->timed;
+    AUTO_FREE double *stays = malloc(((size_t)n + 1) * sizeof *stays);
+    if (!stays)
+        return err_nomem(d->e);
+    qsort(d->times, (size_t)n, sizeof *d->times, by_time);
+    int64_t first = n ? d->times[0] : 0, last = n ? d->times[n - 1] : 0;
+    if (c->end <= last && n > 1) /* the last frame's duration is unknown */
+        c->end = last + (last - first) / (n - 1);
+    for (int64_t i = 0; i < n; i++)
+        stays[i] = (double)((i + 1 < n ? d->times[i + 1] : c->end) - d->times[i]) * unit;
+    info->seconds = n && c->end > first ? (double)(c->end - first) * unit : 0;
+    info->fps = info->seconds > 0 ? media_clip_rate(stays, (size_t)n) : 0;
+    return 0;
+}
+
 /* Counts packets and their time. Unread after this: the caller opens the file anew. */
 static int walk(struct reader *d, struct media_info *info)
 {
-    int64_t first = INT64_MAX, end = INT64_MIN, frames = 0, last = 0;
-    int code;
+    struct count c = {.end = INT64_MIN};
+    int code, r = 0;
     d->packet = av_packet_alloc();
     if (!d->packet)
         return err_nomem(d->e);
-    while ((code = av_read_frame(d->file, d->packet)) >= 0) {
-        const AVPacket *p = d->packet;
-        if (p->stream_index == d->stream->index) {
-            int64_t at = p->pts != AV_NOPTS_VALUE ? p->pts : p->dts;
-            if (p->flags & AV_PKT_FLAG_CORRUPT)
-                code = AVERROR_INVALIDDATA;
-            frames += is_shown(d);
-            if (at != AV_NOPTS_VALUE && at > -(INT64_MAX / 4) && at < INT64_MAX / 4) {
-                first = at < first ? at : first;
-                last = at > last ? at : last;
-                end = at + p->duration > end ? at + p->duration : end;
-            }
-        }
+    while (!r && (code = av_read_frame(d->file, d->packet)) >= 0) {
+        if (d->packet->stream_index == d->stream->index)
+            r = count_packet(d, &c);
         av_packet_unref(d->packet);
-        if (code < 0 || frames > d->s->limits->max_frames)
-            break;
     }
-    if (frames > d->s->limits->max_frames)
-        return media_check_frames(d->s, 1, 1, frames, d->e);
-    if (frames == 0 || (code != AVERROR_EOF && code < 0) || !has_end(d) ||
-        (d->stream->nb_frames > 0 && d->format == MEDIA_MP4 && frames < d->stream->nb_frames))
+    if (r && r != AVERROR_INVALIDDATA)
+        return r;
+    if (r || c.frames == 0 || code != AVERROR_EOF || !has_end(d) ||
+        (d->stream->nb_frames > 0 && d->format == MEDIA_MP4 && c.frames < d->stream->nb_frames))
         return damaged(d, "it is damaged or ends too early");
-    if (first < end && end == last && frames > 1) /* the last frame's duration is unknown */
-        end += (end - first) / (frames - 1);
     info->format = d->format;
     info->width = d->stream->codecpar->width;
     info->height = d->stream->codecpar->height;
-    info->frames = (int)frames;
-    info->seconds = first < end ? (double)(end - first) * av_q2d(d->stream->time_base) : 0;
-    info->fps = info->seconds > 0 ? (double)frames / info->seconds : 0;
-    return 0;
+    info->frames = (int)c.frames;
+    return measure(d, &c, info);
 }
 
 static void finish(struct reader *d)
@@ -196,6 +237,7 @@ static void finish(struct reader *d)
     avformat_close_input(&d->file);
     media_memory_close(&d->io);
     av_freep(&d->rgba);
+    av_freep(&d->times);
 }
 
 int media_video_probe(const struct source *s, enum media_format format, struct media_info *info,
@@ -284,17 +326,28 @@ static int next_frame(struct reader *d)
     }
 }
 
+/* Each frame is given when it is known how long it stays. */
 static int each_frame(struct reader *d, struct picture *one, media_frame_fn *frame, void *user)
 {
     size_t pixels = (size_t)one->width * (size_t)one->height;
+    double unit = av_q2d(d->stream->time_base), end = 0;
+    int64_t first = AV_NOPTS_VALUE;
     int r, i = 0;
     while ((r = next_frame(d)) > 0) {
-        media_blend(d->rgba, pixels, 255, one->rgb);
-        r = frame(user, i++, one, d->e);
-        if (r)
+        int64_t at = d->frame->best_effort_timestamp;
+        first = first == AV_NOPTS_VALUE ? at : first;
+        end = at == AV_NOPTS_VALUE ? end : ((double)at - (double)first) * unit;
+        if (i && (r = frame(user, i - 1, end, one, d->e)))
             return r < 0 ? r : 0;
+        media_blend(d->rgba, pixels, 255, one->rgb);
+        i++;
     }
-    return r == 0 && i == 0 ? damaged(d, "there is no frame in it") : r;
+    if (r < 0)
+        return r;
+    if (i == 0)
+        return damaged(d, "there is no frame in it");
+    r = frame(user, i - 1, INFINITY, one, d->e);
+    return r < 0 ? r : 0;
 }
 
 int media_video_frames(const struct source *s, enum media_format format, media_frame_fn *frame,

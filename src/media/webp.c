@@ -9,6 +9,7 @@
 #include <webp/encode.h>
 #include <webp/mux.h>
 
+#include "base/cleanup.h"
 #include "media/codec.h"
 #include "media/exif.h"
 
@@ -244,12 +245,13 @@ static int each_frame(const struct source *s, WebPAnimDecoder *dec, struct pictu
 {
     size_t pixels = (size_t)one->width * (size_t)one->height;
     int end_ms, r = 0;
-    for (int i = 0; !r && WebPAnimDecoderHasMoreFrames(dec); i++) {
+    for (int i = 0, more = 1; !r && more; i++) {
         uint8_t *rgba = NULL;
         if (!WebPAnimDecoderGetNext(dec, &rgba, &end_ms))
             return damaged(s, e);
         media_blend(rgba, pixels, 255, one->rgb);
-        r = frame(user, i, one, e);
+        more = WebPAnimDecoderHasMoreFrames(dec);
+        r = frame(user, i, more ? end_ms / 1000.0 : INFINITY, one, e);
     }
     return r < 0 ? r : 0;
 }
@@ -274,17 +276,22 @@ int media_webp_frames(const struct source *s, media_frame_fn *frame, void *user,
     return r;
 }
 
-static double total_seconds(const WebPDemuxer *demux)
+static int probe_times(const WebPDemuxer *demux, struct media_info *info)
 {
+    AUTO_FREE double *stays = calloc((size_t)info->frames, sizeof *stays);
     WebPIterator it;
-    int64_t ms = 0;
+    int n = 0;
+    if (!stays)
+        return -ENOMEM;
     if (WebPDemuxGetFrame(demux, 1, &it)) {
-        do
-            ms += it.duration;
-        while (WebPDemuxNextFrame(&it));
+        do {
+            stays[n] = it.duration / 1000.0;
+            info->seconds += stays[n++];
+        } while (n < info->frames && WebPDemuxNextFrame(&it));
         WebPDemuxReleaseIterator(&it);
     }
-    return (double)ms / 1000;
+    info->fps = media_clip_rate(stays, (size_t)n);
+    return 0;
 }
 
 int media_webp_probe(const struct source *s, struct media_info *info, struct err *e)
@@ -299,10 +306,12 @@ int media_webp_probe(const struct source *s, struct media_info *info, struct err
         return damaged(s, e);
     uint32_t frames = WebPDemuxGetI(demux, WEBP_FF_FRAME_COUNT);
     *info = (struct media_info){MEDIA_WEBP, f.width, f.height, (int)frames, 0, 0};
-    if (f.has_animation)
-        info->seconds = total_seconds(demux);
+    if (frames < 1)
+        r = damaged(s, e);
+    else
+        r = media_check_frames(s, 1, 1, frames, e);
+    if (!r && f.has_animation && probe_times(demux, info))
+        r = err_nomem(e);
     WebPDemuxDelete(demux);
-    if (info->seconds > 0)
-        info->fps = frames / info->seconds;
-    return frames < 1 ? damaged(s, e) : media_check_frames(s, 1, 1, frames, e);
+    return r;
 }

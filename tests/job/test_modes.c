@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -18,7 +19,9 @@ static const char registry_text[] =
     "upscaler = nets\n"
     "[filtered]\nomni_model_id = tiny\nmodality = image\n"
     "[video_default]\nomni_model_id = tiny\nmodality = video\nnative_resolution = 64x32\n"
-    "default_size = 80x48\nmax_resolution = 128x128\nsteps = 2\nframes = 3\nmax_frames = 6\n";
+    "default_size = 80x48\nmax_resolution = 128x128\nsteps = 2\nframes = 3\nmax_frames = 6\n"
+    "[drawn_long]\nomni_model_id = tiny\nmodality = video\nmax_frames = 24\nsteps = 1\n"
+    "[drawn]\nomni_model_id = omni-mini\nmodality = video\nprecision = fp32\nsteps = 6\n";
 
 static int setup(void **state)
 {
@@ -178,6 +181,92 @@ static void a_clip_is_drawn_over_frame_by_frame_from_one_noise(void **state)
     run_free(&r);
 }
 
+/* What a model draws over `clip`; the caller frees it. */
+static struct picture drawn_over(struct run_bench *f, struct picture clip, enum media_format format)
+{
+    struct picture out;
+    struct run r;
+    bench_write(f, "given", clip, format, 10);
+    bench_run_one(f, &r, MODALITY_VIDEO,
+                  "prompt = a red apple\nseed = 1\nprofile = drawn\nvideo = given\n"
+                  "return_format = png\n");
+    expect_done(&r);
+    assert_int_equal(picture_new(&out, 64, 64, r.output_count), 0);
+    for (int i = 0; i < r.output_count; i++) {
+        struct picture frame = bench_read(f, r.outputs[i].name);
+        memcpy(picture_frame(&out, i), frame.rgb, picture_frame_bytes(&frame));
+        picture_free(&frame);
+    }
+    run_free(&r);
+    return out;
+}
+
+/* How far the frames of a clip are from each other: the mean difference of neighbours. */
+static double unrest(const struct picture *clip)
+{
+    size_t bytes = picture_frame_bytes(clip), n = bytes * (size_t)(clip->frames - 1);
+    double sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += abs(clip->rgb[i + bytes] - clip->rgb[i]);
+    return sum / (double)n;
+}
+
+static void a_still_clip_stays_still_and_noise_becomes_less(void **state)
+{
+    struct run_bench *f = *state;
+    enum { FRAMES = 5 }; /* more than one batch */
+    struct picture one = scene(64, 64, 1), still, noisy;
+    assert_int_equal(picture_new(&still, 64, 64, FRAMES), 0);
+    assert_int_equal(picture_new(&noisy, 64, 64, FRAMES), 0);
+    uint32_t random = 1;
+    for (int i = 0; i < FRAMES; i++)
+        for (size_t k = 0; k < picture_frame_bytes(&one); k++) {
+            random = random * 1664525 + 1013904223;
+            int v = one.rgb[k] + (int)(random >> 28) - 8;
+            picture_frame(&still, i)[k] = one.rgb[k];
+            picture_frame(&noisy, i)[k] = (uint8_t)(v < 0 ? 0 : v > 255 ? 255 : v);
+        }
+    double given = unrest(&noisy);
+    run_bench_omni(f);
+    struct picture a = drawn_over(f, still, MEDIA_GIF), b = drawn_over(f, noisy, MEDIA_WEBP);
+    assert_int_equal(a.frames, FRAMES);
+    assert_int_equal(b.frames, FRAMES);
+    assert_true(unrest(&a) == 0);
+    print_message("# unrest of the noisy clip: given %.2f, drawn %.2f\n", given, unrest(&b));
+    assert_true(unrest(&b) < given / 2);
+    picture_free(&one);
+    picture_free(&a);
+    picture_free(&b);
+}
+
+static void frames_that_stay_longer_are_drawn_once_and_keep_their_time(void **state)
+{
+    struct run_bench *f = *state;
+    struct picture clip = scene(64, 32, 12);
+    struct run r;
+    for (int i = 3; i < 12; i++)
+        memcpy(picture_frame(&clip, i), picture_frame(&clip, i < 6 ? 2 : 6),
+               picture_frame_bytes(&clip));
+    bench_write(f, "held.webp", clip, MEDIA_WEBP, 10);
+    f->script.copies = true;
+    bench_run_one(f, &r, MODALITY_VIDEO,
+                  "prompt = a\nvideo = held.webp\nprofile = drawn_long\nreturn_format = png\n");
+    expect_done(&r);
+    assert_int_equal(r.output_count, 12);
+    assert_int_equal(f->script.pictures, 4);
+    struct picture third = bench_read(f, "frame-0003.png"), sixth = bench_read(f, "frame-0006.png"),
+                   seventh = bench_read(f, "frame-0007.png"),
+                   last = bench_read(f, "frame-0012.png");
+    assert_memory_equal(third.rgb, sixth.rgb, picture_frame_bytes(&third));
+    assert_memory_not_equal(sixth.rgb, seventh.rgb, picture_frame_bytes(&third));
+    assert_memory_equal(seventh.rgb, last.rgb, picture_frame_bytes(&third));
+    picture_free(&third);
+    picture_free(&sixth);
+    picture_free(&seventh);
+    picture_free(&last);
+    run_free(&r);
+}
+
 static void a_clips_rate_and_length_are_its_own_unless_asked_for(void **state)
 {
     struct run_bench *f = *state;
@@ -272,6 +361,8 @@ int main(void)
         TEST(around_a_picture_is_drawn_and_it_stays),
         TEST(an_expanded_picture_can_have_another_size),
         TEST(a_clip_is_drawn_over_frame_by_frame_from_one_noise),
+        TEST(a_still_clip_stays_still_and_noise_becomes_less),
+        TEST(frames_that_stay_longer_are_drawn_once_and_keep_their_time),
         TEST(a_clips_rate_and_length_are_its_own_unless_asked_for),
         TEST(a_clip_beyond_the_limits_is_told),
         TEST(the_beginning_of_a_long_clip_is_enough),

@@ -327,10 +327,11 @@ static void probe_tells_what_each_file_holds(void **state)
     assert_int_equal(file_remove_tree(AT_FDCWD, dir), 0);
 }
 
-static int count(void *user, int index, const struct picture *frame, struct err *e)
+static int count(void *user, int index, double end, const struct picture *frame, struct err *e)
 {
     int *frames = user;
     (void)e;
+    assert_true(index == 35 ? isinf(end) : fabs(end - (index + 1) / 12.0) < 0.002);
     assert_int_equal(index, *frames);
     assert_int_equal(frame->width, 32);
     return ++*frames == 100 ? 1 : 0;
@@ -358,10 +359,11 @@ struct comparison {
     int seen, stop_at, code;
 };
 
-static int compare(void *user, int index, const struct picture *frame, struct err *e)
+static int compare(void *user, int index, double end, const struct picture *frame, struct err *e)
 {
     struct comparison *c = user;
     (void)e;
+    assert_true(index == 4 ? isinf(end) : fabs(end - (index + 1) / 12.0) < 0.011);
     assert_int_equal(index, c->seen++);
     assert_memory_equal(frame->rgb, picture_frame(c->clip, index), picture_frame_bytes(frame));
     return c->seen == c->stop_at ? c->code : 0;
@@ -399,6 +401,33 @@ static void frames_one_by_one_are_those_of_the_whole(void **state)
     assert_int_equal(file_remove_tree(AT_FDCWD, dir), 0);
 }
 
+/* libwebp makes one frame that stays longer of several that are alike. */
+static void the_rate_is_that_of_the_usual_frame(void **state)
+{
+    (void)state;
+    char dir[SCRATCH_SIZE];
+    assert_non_null(mkdtemp(scratch_name(dir, "omnifs-media-XXXXXX")));
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    struct picture p = scene(64, 48, 12);
+    struct media_limits l;
+    struct media_options o;
+    struct media_info info;
+    struct err e = {0};
+    media_limits_init(&l);
+    media_options_init(&o, MEDIA_WEBP);
+    o.fps = 10;
+    for (int i = 6; i < 12; i++)
+        memcpy(picture_frame(&p, i), picture_frame(&p, 5), picture_frame_bytes(&p));
+    assert_int_equal(media_write(fd, "file", &p, &o, &e), 0);
+    assert_int_equal(media_probe(fd, "file", &l, &info, &e), 0);
+    assert_int_equal(info.frames, 6);
+    assert_true(fabs(info.seconds - 1.2) < 0.001);
+    assert_true(fabs(info.fps - 10) < 0.001);
+    picture_free(&p);
+    close(fd);
+    assert_int_equal(file_remove_tree(AT_FDCWD, dir), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -412,6 +441,7 @@ int main(void)
         cmocka_unit_test(better_quality_is_closer_and_larger),
         cmocka_unit_test(the_same_clip_gives_the_same_bytes),
         cmocka_unit_test(frames_that_are_never_shown_do_not_count),
+        cmocka_unit_test(the_rate_is_that_of_the_usual_frame),
         cmocka_unit_test(frames_one_by_one_are_those_of_the_whole),
         cmocka_unit_test(probe_tells_what_each_file_holds),
     };

@@ -27,6 +27,17 @@ void run_bench_memory(struct run_bench *b, uint64_t bytes)
         fail_msg("%s", e.text);
 }
 
+void run_bench_omni(struct run_bench *b)
+{
+    AUTO_FREE char *models = realpath("models", NULL);
+    AUTO_STR struct str path = {0};
+    assert_non_null(models);
+    str_addf(&path, "%s:%s", b->folder, models);
+    setenv("OMNIFS_MODELS", path.data, 1);
+    b->generator = generator_omni;
+    run_bench_memory(b, UINT64_C(1) << 32);
+}
+
 int run_bench_new(void **state, const char *registry)
 {
     struct run_bench *b = calloc(1, sizeof *b);

@@ -27,6 +27,9 @@ int run_bench_free(void **state);
 /* Begins anew with so many bytes for models, work and pictures (at first 1 GiB). */
 void run_bench_memory(struct run_bench *b, uint64_t bytes);
 
+/* From here on the real engine draws, and models/ of the sources is on the search path. */
+void run_bench_omni(struct run_bench *b);
+
 /* A run of the prompt `text`; NULL: the test fills in r->request. */
 void bench_prepare(struct run_bench *b, struct run *r, enum modality m, const char *text);
 /* Runs what was prepared, alone, and keeps its notes. */

@@ -174,6 +174,9 @@ static int generate(void *model, const struct omni_request *requests, int count,
         note_pictures(s, &requests[0]);
     for (int i = 0; i < count && !code; i++)
         code = draw(&requests[i], &results[i]);
+    for (int i = 0; i < count && !code && s->copies; i++)
+        memcpy(results[i].picture.rgb, requests[i].images->rgb,
+               picture_frame_bytes(requests[i].images));
     for (int i = 0; i < count && code; i++)
         picture_free(&results[i].picture);
     if (timings)

@@ -21,6 +21,7 @@ struct script {
     int size_multiple;
     int max_frames; /* more are refused by plan; 0: no video */
     bool reads_references;
+    bool copies; /* draws the first picture that is given */
 
     /* what was asked */
     atomic_int loads, frees, generates, pictures, largest_batch;
