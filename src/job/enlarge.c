@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <math.h>
-#include <string.h>
 
 #include "job/size.h"
 
@@ -10,6 +9,8 @@ struct enlarging {
     struct run *r;
     const struct picture *in;
     struct picture *out;
+    struct picture middle; /* one frame, where the background is continued around it */
+    enum media_scale how;
 };
 
 static bool on_cancelled(void *ctx)
@@ -18,12 +19,16 @@ static bool on_cancelled(void *ctx)
     return run_cancelled(g->r);
 }
 
-/* A frame that the networks enlarged, at the size that is wanted. */
-static int on_frame(void *ctx, int index, const struct picture *large, struct err *e)
+/* A frame that may be enlarged already, at the size that is wanted. */
+static int on_frame(void *ctx, int index, const struct picture *frame, struct err *e)
 {
-    const struct enlarging *g = ctx;
+    struct enlarging *g = ctx;
     struct run *r = g->r;
-    int code = size_cover_frame(large, MEDIA_LANCZOS, g->out, index, e);
+    int code;
+    if (!g->middle.rgb)
+        code = size_cover_frame(frame, g->how, g->out, index, e);
+    else if (!(code = size_cover_frame(frame, g->how, &g->middle, 0, e)))
+        code = size_extend_frame(&g->middle, g->out, index, e);
     if (!code && r->hooks && r->hooks->progress)
         r->hooks->progress(r->hooks->ctx, r, STAGE_POSTPROCESS, index + 1, g->in->frames, -1);
     return code;
@@ -61,10 +66,9 @@ static void enlarged_size(const struct run *r, int from_width, int from_height, 
         size_fit(from_width, from_height, *width, *height, width, height);
 }
 
-int run_enlarge_bytes(struct run *r, int from_width, int from_height, int frames, uint64_t *bytes,
+int run_enlarge_bytes(struct run *r, int from_width, int from_height, uint64_t *bytes,
                       struct err *e)
 {
-    const struct request *q = &r->request;
     struct omni_upscaler *u;
     int width, height, factor;
     *bytes = 0;
@@ -72,69 +76,55 @@ int run_enlarge_bytes(struct run *r, int from_width, int from_height, int frames
     int code = find_networks(r, from_width, from_height, width, height, &u, &factor, e);
     if (!code && factor > 1)
         code = omni_upscale_plan(u, from_width, from_height, factor, bytes, e);
-    if (code || (width == q->width && height == q->height))
-        return code;
-    /* the result is made once the networks are done, and beside what they made */
-    uint64_t before = 3 * (uint64_t)width * (uint64_t)height * (uint64_t)frames;
-    uint64_t later = 3 * (uint64_t)q->width * (uint64_t)q->height * (uint64_t)frames - before;
-    *bytes = *bytes > later + before ? *bytes - later : before;
-    return 0;
-}
-
-static int by_networks(struct run *r, const struct omni_upscaler *u, int factor,
-                       const struct picture *in, int width, int height, struct picture *out,
-                       struct err *e)
-{
-    struct enlarging g = {r, in, out};
-    const struct omni_upscale job = {in, factor, &g, on_cancelled, on_frame};
-    int code = picture_new(out, width, height, in->frames);
-    if (code)
-        return err_set(e, code, "no room for %dx%d pixels and %d frames", width, height,
-                       in->frames);
-    code = omni_upscale(u, &job, e);
-    if (code)
-        picture_free(out);
+    if (width != r->request.width || height != r->request.height)
+        *bytes += 3 * (uint64_t)width * (uint64_t)height;
     return code;
 }
 
-static void replace(struct picture *p, const struct picture *by)
+static int by_networks(struct enlarging *g, const struct omni_upscaler *u, int factor,
+                       struct err *e)
 {
-    picture_free(p);
-    *p = *by;
+    const struct omni_upscale job = {g->in, factor, g, on_cancelled, on_frame};
+    g->how = MEDIA_LANCZOS;
+    g->r->upscaler = *omni_upscaler_info(u);
+    g->r->upscaler_factor = factor;
+    return omni_upscale(u, &job, e);
 }
 
-static int cover(struct run *r, struct picture *p, int width, int height, struct err *e)
+static int by_filter(struct enlarging *g, struct err *e)
 {
-    struct omni_upscaler *u;
-    struct picture out;
-    int factor;
-    if (p->width == width && p->height == height)
-        return 0;
-    int code = find_networks(r, p->width, p->height, width, height, &u, &factor, e);
-    if (!code)
-        code = factor > 1 ? by_networks(r, u, factor, p, width, height, &out, e)
-                          : size_cover(p, width, height, r->profile->upscaler, &out, e);
-    if (code)
-        return code;
-    if (factor > 1) {
-        r->upscaler = *omni_upscaler_info(u);
-        r->upscaler_factor = factor;
+    int code = 0;
+    g->how = g->r->profile->upscaler;
+    for (int f = 0; f < g->in->frames && !code; f++) {
+        const struct picture frame = {g->in->width, g->in->height, 1, picture_frame(g->in, f)};
+        code = on_cancelled(g) ? err_set(e, -ECANCELED, "cancelled") : on_frame(g, f, &frame, e);
     }
-    replace(p, &out);
-    return 0;
+    return code;
 }
 
 int run_enlarge(struct run *r, struct picture *p, struct err *e)
 {
     const struct request *q = &r->request;
-    struct picture whole;
-    int width, height;
+    struct picture out = {0};
+    struct enlarging g = {.r = r, .in = p, .out = &out};
+    struct omni_upscaler *u;
+    int width, height, factor;
+    if (p->width == q->width && p->height == q->height)
+        return 0;
     enlarged_size(r, p->width, p->height, &width, &height);
-    int code = cover(r, p, width, height, e);
-    if (code || (width == q->width && height == q->height))
+    int code = find_networks(r, p->width, p->height, width, height, &u, &factor, e);
+    if (code)
         return code;
-    code = size_extend(p, q->width, q->height, &whole, e);
+    code = picture_new(&out, q->width, q->height, p->frames);
+    if (!code && (width != q->width || height != q->height))
+        code = picture_new(&g.middle, width, height, 1);
+    if (code)
+        err_set(e, code, "no room for %dx%d pixels and %d frames", q->width, q->height, p->frames);
+    else
+        code = factor > 1 ? by_networks(&g, u, factor, e) : by_filter(&g, e);
+    picture_free(&g.middle);
+    picture_free(code ? &out : p);
     if (!code)
-        replace(p, &whole);
+        *p = out;
     return code;
 }

@@ -14,7 +14,6 @@ bool run_draws_native(const struct run *r);
 int run_enlarge(struct run *r, struct picture *p, struct err *e);
 /* Bytes that run_enlarge will use beyond the result for a clip of width x height, known before any
  * work. */
-int run_enlarge_bytes(struct run *r, int width, int height, int frames, uint64_t *bytes,
-                      struct err *e);
+int run_enlarge_bytes(struct run *r, int width, int height, uint64_t *bytes, struct err *e);
 
 #endif

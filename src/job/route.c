@@ -34,7 +34,7 @@ static int result_room(struct run *r, int width, int height, struct err *e)
     const struct request *q = &r->request;
     bool converted = q->width == width && q->height == height && !job_mode_draws(q->mode);
     uint64_t frames = (uint64_t)q->frames, given = 0, more;
-    int code = run_enlarge_bytes(r, width, height, q->frames, &more, e);
+    int code = run_enlarge_bytes(r, width, height, &more, e);
     if (code)
         return code;
     if (q->video && !converted) /* else it becomes the result */

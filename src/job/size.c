@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <math.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 static int round_up(int v, int multiple)
@@ -94,60 +95,78 @@ void size_fit(int in_width, int in_height, int width, int height, int *fit_width
 }
 
 /* What a side of a picture continues as: its outermost pixel i, which at a distance becomes the
- * mean of those around it, so that no streaks run to the edge. `step`: bytes between neighbours. */
+ * mean of those around it, so that no streaks run to the edge. */
 struct side {
     const uint8_t *pixels;
-    size_t step;
+    size_t step; /* bytes between neighbours */
     int count, radius;
+    uint32_t *sums; /* [count + 1, 3] of the pixels before i; owned */
 };
+
+static int measure_side(struct side *s)
+{
+    s->sums = calloc((size_t)s->count + 1, 3 * sizeof *s->sums);
+    if (!s->sums)
+        return -ENOMEM;
+    for (size_t i = 0; i < (size_t)s->count; i++)
+        for (size_t c = 0; c < 3; c++)
+            s->sums[3 * i + 3 + c] = s->sums[3 * i + c] + s->pixels[i * s->step + c];
+    return 0;
+}
 
 static void continue_side(const struct side *s, int i, int distance, uint8_t to[3])
 {
     int first = i > s->radius ? i - s->radius : 0;
-    int last = i + s->radius < s->count ? i + s->radius : s->count - 1;
+    int end = i + s->radius < s->count ? i + s->radius + 1 : s->count;
+    int share = distance < s->radius ? distance : s->radius; /* of the mean, in radii */
     for (int c = 0; c < 3; c++) {
-        int sum = 0, n = last - first + 1, own = s->pixels[(size_t)i * s->step + (size_t)c];
-        for (int k = first; k <= last; k++)
-            sum += s->pixels[(size_t)k * s->step + (size_t)c];
-        int share = distance < s->radius ? distance : s->radius; /* of the mean, in radii */
-        to[c] = s->radius ? (uint8_t)((own * (s->radius - share) + sum * share / n) / s->radius)
-                          : (uint8_t)own;
+        int sum = (int)(s->sums[3 * end + c] - s->sums[3 * first + c]);
+        int own = s->pixels[(size_t)i * s->step + (size_t)c];
+        to[c] =
+            s->radius
+                ? (uint8_t)((own * (s->radius - share) + sum * share / (end - first)) / s->radius)
+                : (uint8_t)own;
     }
 }
 
-static void extend_frame(const uint8_t *in, int in_width, int in_height, uint8_t *out, int width,
-                         int height)
+enum { LEFT, RIGHT, TOP, BOTTOM, SIDES };
+
+static void extend(const struct picture *in, const struct side *sides, uint8_t *out, int width,
+                   int height)
 {
-    size_t row = 3 * (size_t)in_width;
-    int left = (width - in_width) / 2, top = (height - in_height) / 2;
-    int radius = in_height < 512 ? in_height / 16 : 32;
-    struct side sides[] = {{in, row, in_height, radius},
-                           {in + row - 3, row, in_height, radius},
-                           {in, 3, in_width, radius},
-                           {in + row * (size_t)(in_height - 1), 3, in_width, radius}};
+    size_t row = 3 * (size_t)in->width;
+    int left = (width - in->width) / 2, top = (height - in->height) / 2;
     for (int y = 0; y < height; y++)
         for (int x = 0; x < width; x++, out += 3) {
             int u = x - left, v = y - top;
-            int across = u < 0 ? -u : u >= in_width ? u - in_width + 1 : 0;
-            int down = v < 0 ? -v : v >= in_height ? v - in_height + 1 : 0;
-            u = u < 0 ? 0 : u < in_width ? u : in_width - 1;
-            v = v < 0 ? 0 : v < in_height ? v : in_height - 1;
+            int across = u < 0 ? -u : u >= in->width ? u - in->width + 1 : 0;
+            int down = v < 0 ? -v : v >= in->height ? v - in->height + 1 : 0;
+            u = u < 0 ? 0 : u < in->width ? u : in->width - 1;
+            v = v < 0 ? 0 : v < in->height ? v : in->height - 1;
             if (down)
-                continue_side(&sides[y < top ? 2 : 3], u, down, out);
+                continue_side(&sides[y < top ? TOP : BOTTOM], u, down, out);
             else if (across)
-                continue_side(&sides[x < left ? 0 : 1], v, across, out);
+                continue_side(&sides[x < left ? LEFT : RIGHT], v, across, out);
             else
-                memcpy(out, in + (size_t)v * row + 3 * (size_t)u, 3);
+                memcpy(out, in->rgb + (size_t)v * row + 3 * (size_t)u, 3);
         }
 }
 
-int size_extend(const struct picture *in, int width, int height, struct picture *out, struct err *e)
+int size_extend_frame(const struct picture *in, struct picture *out, int index, struct err *e)
 {
-    int code = picture_new(out, width, height, in->frames);
-    if (code)
-        return err_set(e, code, "no room for a picture of %dx%d", width, height);
-    for (int f = 0; f < in->frames; f++)
-        extend_frame(picture_frame(in, f), in->width, in->height, picture_frame(out, f), width,
-                     height);
-    return 0;
+    size_t row = 3 * (size_t)in->width;
+    int radius = in->height < 512 ? in->height / 16 : 32, code = 0;
+    struct side sides[SIDES] = {
+        [LEFT] = {in->rgb, row, in->height, radius, NULL},
+        [RIGHT] = {in->rgb + row - 3, row, in->height, radius, NULL},
+        [TOP] = {in->rgb, 3, in->width, radius, NULL},
+        [BOTTOM] = {in->rgb + row * (size_t)(in->height - 1), 3, in->width, radius, NULL},
+    };
+    for (int i = 0; i < SIDES && !code; i++)
+        code = measure_side(&sides[i]);
+    if (!code)
+        extend(in, sides, picture_frame(out, index), out->width, out->height);
+    for (int i = 0; i < SIDES; i++)
+        free(sides[i].sums);
+    return code ? err_nomem(e) : 0;
 }

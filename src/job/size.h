@@ -24,9 +24,8 @@ int size_cover_frame(const struct picture *in, enum media_scale how, struct pict
 /* The largest size of that aspect that fits into width x height. */
 void size_fit(int in_width, int in_height, int width, int height, int *fit_width, int *fit_height);
 
-/* Every frame in the middle of width x height, at least its own size, with its outermost pixels
- * continued to the edges, smoother farther out. The caller frees `out`. -ENOMEM. */
-int size_extend(const struct picture *in, int width, int height, struct picture *out,
-                struct err *e);
+/* Frame `in` (one) in the middle of frame `index` of `out`, which is at least its size, with its
+ * outermost pixels continued to the edges, smoother farther out. -ENOMEM. */
+int size_extend_frame(const struct picture *in, struct picture *out, int index, struct err *e);
 
 #endif

@@ -113,7 +113,7 @@ static void a_result_that_cannot_be_enlarged_in_memory_is_refused_before_it_is_d
 }
 
 /* Bytes beyond the result that a request of `size` is planned to be enlarged with. */
-static uint64_t planned(struct run_bench *f, const char *size, int frames)
+static uint64_t planned(struct run_bench *f, const char *size)
 {
     char text[128];
     struct run r;
@@ -122,7 +122,7 @@ static uint64_t planned(struct run_bench *f, const char *size, int frames)
     snprintf(text, sizeof text, "prompt = a\nprofile = native\nsize = %s\n", size);
     bench_prepare(f, &r, MODALITY_IMAGE, text);
     assert_int_equal(stage_normalise(&r, &e), 0);
-    assert_int_equal(run_enlarge_bytes(&r, 64, 64, frames, &bytes, &e), 0);
+    assert_int_equal(run_enlarge_bytes(&r, 64, 64, &bytes, &e), 0);
     run_free(&r);
     return bytes;
 }
@@ -136,12 +136,9 @@ static void what_stands_in_the_middle_is_planned_at_its_own_size(void **state)
     assert_int_equal(models_upscaler(f->models, registry_profile(f->registry, "native"), &u, &e),
                      0);
     assert_int_equal(omni_upscale_plan(u, 64, 64, 2, &twice, &e), 0);
-    assert_int_equal(planned(f, "128x128", 1), twice);
-    /* no networks, but what was drawn lies beside the whole */
-    assert_int_equal(planned(f, "300x64", 1), 3 * 64 * 64);
-    assert_int_equal(planned(f, "300x64", 3), 3 * 3 * 64 * 64);
-    /* the networks are done before the whole is made */
-    assert_int_equal(planned(f, "140x128", 1), twice - 3 * 12 * 128);
+    assert_int_equal(planned(f, "128x128"), twice);
+    assert_int_equal(planned(f, "300x64"), 3 * 64 * 64); /* no networks */
+    assert_int_equal(planned(f, "300x128"), twice + 3 * 128 * 128);
 }
 
 static void missing_networks_are_told_when_the_registry_is_read(void **state)
@@ -179,7 +176,11 @@ static void a_square_stands_in_the_middle_and_its_edges_go_on(void **state)
     size_fit(2, 2, 7, 4, &width, &height);
     assert_int_equal(width, 4);
     assert_int_equal(height, 4);
-    assert_int_equal(size_extend(&in, 5, 3, &out, &e), 0);
+    assert_int_equal(picture_new(&out, 5, 3, 2), 0);
+    for (int f = 0; f < 2; f++) {
+        const struct picture frame = {2, 2, 1, picture_frame(&in, f)};
+        assert_int_equal(size_extend_frame(&frame, &out, f, &e), 0);
+    }
     static const int from[3][5] = {{0, 0, 1, 1, 1}, {2, 2, 3, 3, 3}, {2, 2, 3, 3, 3}};
     for (int f = 0; f < 2; f++)
         for (int y = 0; y < 3; y++)
