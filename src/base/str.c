@@ -209,30 +209,32 @@ int str_distance(const char *a, const char *b, int max)
     size_t n = strlen(a), m = strlen(b);
     if (n > 63 || m > 63 || (n > m ? n - m : m - n) > (size_t)max)
         return max + 1;
-    int row[64];
+    int rows[3][64];
     for (size_t j = 0; j <= m; j++)
-        row[j] = (int)j;
+        rows[0][j] = (int)j;
     for (size_t i = 1; i <= n; i++) {
-        int diagonal = row[0];
+        int *row = rows[i % 3], *above = rows[(i + 2) % 3], *higher = rows[(i + 1) % 3];
         row[0] = (int)i;
         for (size_t j = 1; j <= m; j++) {
-            int cost = tolower((unsigned char)a[i - 1]) != tolower((unsigned char)b[j - 1]);
-            int best = diagonal + cost;
-            if (row[j] + 1 < best)
-                best = row[j] + 1;
-            if (row[j - 1] + 1 < best)
-                best = row[j - 1] + 1;
-            diagonal = row[j];
+            int x = tolower((unsigned char)a[i - 1]), y = tolower((unsigned char)b[j - 1]);
+            int best = above[j - 1] + (x != y);
+            best = above[j] + 1 < best ? above[j] + 1 : best;
+            best = row[j - 1] + 1 < best ? row[j - 1] + 1 : best;
+            if (i > 1 && j > 1 && x == tolower((unsigned char)b[j - 2]) &&
+                y == tolower((unsigned char)a[i - 2]) && higher[j - 2] + 1 < best)
+                best = higher[j - 2] + 1;
             row[j] = best;
         }
     }
-    return row[m] > max ? max + 1 : row[m];
+    int distance = rows[n % 3][m];
+    return distance > max ? max + 1 : distance;
 }
 
+/* Two slips in a short word make any other of it. */
 const char *str_nearest(const char *word, const char *const *names)
 {
     const char *best = NULL;
-    int limit = 3;
+    int limit = strlen(word) > 4 ? 3 : 2;
     for (; *names; names++) {
         int d = str_distance(word, *names, 2);
         if (d < limit) {

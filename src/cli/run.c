@@ -30,9 +30,11 @@ static const struct cli_usage usage = {
     .about =
         "Draws what FILE.ini asks for, without a mount. Files it refers to lie beside it. Given a\n"
         "metadata.json, draws the same again. Prints the paths of the results.",
-    .more = "The modality follows from the file's mode, profile or return_format, then from the\n"
-            "folder it lies in (image/, video/ or gif/), else it is image.\n\n"
-            "Exit codes: 0 done, 1 failed, 2 usage, 3 blocked, 130 cancelled.",
+    .more =
+        "The modality follows from the file's mode, profile or return_format, then from the\n"
+        "folder it lies in (image/, video/ or gif/), then from keys that only clips have (video,\n"
+        "frames, fps, seconds), else it is image.\n\n"
+        "Exit codes: 0 done, 1 failed, 2 usage, 3 blocked, 130 cancelled.",
     .min_words = 1,
     .max_words = 1,
 };
@@ -113,17 +115,37 @@ static bool is_metadata(const char *text)
     return text[strspn(text, " \t\r\n")] == '{';
 }
 
+static bool has_key(const struct request *r, const enum request_key *keys, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (r->line[keys[i]])
+            return true;
+    return false;
+}
+
 /* What the request says about the modality, or -1. */
 static int modality_of_request(const struct request *r, const struct registry *registry)
 {
+    static const enum request_key of_gifs[] = {KEY_LOOP, KEY_PALETTE, KEY_DITHER};
     if (r->line[KEY_MODE])
         return (int)mode_info(r->mode)->modality;
     if (r->line[KEY_RETURN_FORMAT] && r->format == MEDIA_GIF)
         return MODALITY_GIF;
     if (r->line[KEY_RETURN_FORMAT] && (r->format == MEDIA_MP4 || r->format == MEDIA_WEBM))
         return MODALITY_VIDEO;
+    if (has_key(r, of_gifs, ARRAY_LEN(of_gifs)))
+        return MODALITY_GIF;
     const struct profile *p = r->profile[0] ? registry_profile(registry, r->profile) : NULL;
     return p ? (int)p->modality : -1;
+}
+
+/* What keys that pictures do not have make likely. */
+static enum modality modality_of_keys(const struct request *r)
+{
+    static const enum request_key of_clips[] = {KEY_FRAMES, KEY_FPS, KEY_SECONDS};
+    if (r->line[KEY_VIDEO]) /* drawn over, or only converted */
+        return r->line[KEY_PROMPT] ? MODALITY_VIDEO : MODALITY_GIF;
+    return has_key(r, of_clips, ARRAY_LEN(of_clips)) ? MODALITY_VIDEO : MODALITY_IMAGE;
 }
 
 /* MODALITY/JOB/prompt.ini, as in a mount. */
@@ -139,26 +161,43 @@ static int modality_of_path(const char *path)
     return -1;
 }
 
-static int read_prompt(struct run *r, const char *path, const char *text, size_t size,
-                       const char *modality, struct err *e)
+static int apply_settings(struct request *r, const struct options *o, struct err *e)
+{
+    int rc = 0;
+    for (int i = 0; !rc && i < o->settings.count; i++) {
+        AUTO_FREE char *setting = strdup(o->settings.words[i]);
+        char *equals = setting ? strchr(setting, '=') : NULL;
+        if (!equals)
+            return err_set(e, -EINVAL, "-s %s: expected key=value", o->settings.words[i]);
+        *equals = '\0';
+        rc = request_set(r, str_trim(setting), str_trim(equals + 1), "-s", e);
+    }
+    return rc;
+}
+
+/* As --modality says, else the request, else the place of its file. */
+static int choose_modality(struct run *r, const char *path, const char *text, size_t size,
+                           const struct options *o, struct err *e)
 {
     int m = -1;
-    for (int i = 0; modality && i < MODALITY_COUNT; i++)
-        if (!strcmp(modality, modality_names[i]))
+    for (int i = 0; o->modality && i < MODALITY_COUNT; i++)
+        if (!strcmp(o->modality, modality_names[i]))
             m = i;
-    if (modality && m < 0)
-        return err_set(e, -EINVAL, "--modality %s is none of image, video, gif", modality);
+    if (o->modality && m < 0)
+        return err_set(e, -EINVAL, "--modality %s is none of image, video, gif", o->modality);
     if (m < 0) {
         int rc = request_parse(text, size, path, MODALITY_IMAGE, &r->request, e);
+        if (!rc)
+            rc = apply_settings(&r->request, o, e);
         if (rc)
             return rc;
         m = modality_of_request(&r->request, r->registry);
         m = m >= 0 ? m : modality_of_path(path);
-        m = m >= 0 ? m : MODALITY_IMAGE;
+        m = m >= 0 ? m : (int)modality_of_keys(&r->request);
         request_free(&r->request);
     }
     r->modality = (enum modality)m;
-    return request_parse(text, size, path, r->modality, &r->request, e);
+    return 0;
 }
 
 static int read_request(struct run *r, const char *path, const struct options *o, struct err *e)
@@ -172,17 +211,11 @@ static int read_request(struct run *r, const char *path, const struct options *o
         rc = request_from_json(text, size, path, &r->request, e);
         r->modality = r->request.modality;
     } else {
-        rc = read_prompt(r, path, text, size, o->modality, e);
+        rc = choose_modality(r, path, text, size, o, e);
+        if (!rc)
+            rc = request_parse(text, size, path, r->modality, &r->request, e);
     }
-    for (int i = 0; !rc && i < o->settings.count; i++) {
-        AUTO_FREE char *setting = strdup(o->settings.words[i]);
-        char *equals = setting ? strchr(setting, '=') : NULL;
-        if (!equals)
-            return err_set(e, -EINVAL, "-s %s: expected key=value", o->settings.words[i]);
-        *equals = '\0';
-        rc = request_set(&r->request, str_trim(setting), str_trim(equals + 1), "-s", e);
-    }
-    return rc;
+    return rc ? rc : apply_settings(&r->request, o, e);
 }
 
 /* ---- the result ---- */

@@ -175,6 +175,11 @@ static int open_index(struct checkpoint *c, struct err *e)
     AUTO_FREE char *index = join(c->folder, "model_index.json");
     if (!index)
         return err_nomem(e);
+    if (!is_layout(c->folder) && !holds(c->folder, "model_index.json"))
+        return err_set(e, -ENOENT,
+                       "%s holds no model: expected model_index.json and the folders that it "
+                       "names, or one .safetensors or .gguf file",
+                       c->folder);
     if (config_open(index, &c->index, e) != 0)
         return e->code;
     c->class_name = config_string(c->index, "_class_name", "");

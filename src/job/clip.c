@@ -36,10 +36,10 @@ static int choose_frames(struct run *r, double there, struct err *e)
                        "asked for",
                        q->video, there, q->fps, wanted);
     if (wanted > r->profile->max_frames)
-        return err_set(
-            e, -EINVAL, "%s: %.0f frames are over max_frames %d of %s; set a smaller fps%s",
-            q->video, wanted, r->profile->max_frames, r->profile->name,
-            q->mode == MODE_EDIT_VIDEO ? ", or frames or seconds for its beginning" : "");
+        return err_set(e, -EINVAL,
+                       "%s: %.0f frames are over max_frames %d of %s; set a smaller fps, or frames "
+                       "or seconds for its beginning",
+                       q->video, wanted, r->profile->max_frames, r->profile->name);
     q->frames = (int)wanted;
     return 0;
 }

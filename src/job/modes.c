@@ -26,7 +26,7 @@ static const struct mode_info modes[MODE_COUNT] = {
     /* frame by frame, from one noise */
     [MODE_EDIT_VIDEO] = {MODALITY_VIDEO, true, true, true, OMNI_IMAGE_TO_IMAGE,
                          BIT(KEY_PROMPT) | BIT(KEY_VIDEO), CLIP | BIT(KEY_STRENGTH)},
-    [MODE_VIDEO_TO_GIF] = {MODALITY_GIF, false, true, true, 0, BIT(KEY_VIDEO), BIT(KEY_FPS)},
+    [MODE_VIDEO_TO_GIF] = {MODALITY_GIF, false, true, true, 0, BIT(KEY_VIDEO), CLIP},
     [MODE_LOOP] = {MODALITY_GIF, true, true, false, OMNI_TEXT_TO_VIDEO, BIT(KEY_PROMPT),
                    IMAGE | CLIP | BIT(KEY_STRENGTH)},
 };

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -72,6 +73,8 @@ int stage_package(struct run *r, struct err *e)
         drop_outputs(r);
     if (r->state == JOB_FAILED || r->state == JOB_BLOCKED)
         code = write_error(r, e);
+    else
+        unlinkat(r->out_fd, "error.txt", 0); /* of an earlier run into the same folder */
     book_time(r, start);
     AUTO_FREE char *text = run_metadata(r);
     AUTO_STR struct str line = {0};

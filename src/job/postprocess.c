@@ -1,6 +1,7 @@
 /* Stage 4: from what was drawn to the files that were asked for. */
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/cleanup.h"
 #include "base/version.h"
@@ -32,6 +33,44 @@ static void output_name(const struct run *r, int index, char *out, size_t size)
         snprintf(out, size, "%s-%d.%s", stems[q->modality], index + 1, extension);
     else
         snprintf(out, size, "%s.%s", stems[q->modality], extension);
+}
+
+static bool is_output(const struct run *r, const char *name)
+{
+    const struct request *q = &r->request;
+    char made[64];
+    if (q->separate_frames)
+        return !strncmp(name, "frame-", 6);
+    for (int i = 0; i < q->count; i++) {
+        output_name(r, i, made, sizeof made);
+        if (!strcmp(made, name))
+            return true;
+    }
+    return false;
+}
+
+int run_spares_references(const struct run *r, struct err *e)
+{
+    const struct request *q = &r->request;
+    const char *names[REQUEST_MAX_IMAGES + 2];
+    struct stat in, out;
+    int count = 0;
+    if (fstat(r->in_fd, &in) || fstat(r->out_fd, &out) || in.st_dev != out.st_dev ||
+        in.st_ino != out.st_ino)
+        return 0;
+    for (int i = 0; i < q->image_count; i++)
+        names[count++] = q->images[i];
+    if (q->mask)
+        names[count++] = q->mask;
+    if (q->video)
+        names[count++] = q->video;
+    for (int i = 0; i < count; i++)
+        if (is_output(r, names[i]))
+            return err_set(e, -EINVAL,
+                           "%s: the result would replace %s, which it is made of; rename that, or "
+                           "choose another folder for results",
+                           r->where, names[i]);
+    return 0;
 }
 
 static int add_output(struct run *r, const char *name, const struct picture *p, int frames,

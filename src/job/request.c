@@ -379,7 +379,9 @@ static int unknown_key(const char *key, struct err *e)
     const char *near = str_nearest(key, request_key_names);
     if (near)
         return err_set(e, -EINVAL, "the key \"%s\" is unknown; did you mean %s?", key, near);
-    return err_set(e, -EINVAL, "the key \"%s\" is unknown; the keys are listed in README.txt", key);
+    return err_set(
+        e, -EINVAL,
+        "the key \"%s\" is unknown; README.txt of a mount and omnifs-prompt(5) list the keys", key);
 }
 
 struct parsing {

@@ -75,8 +75,8 @@ static json_t *key_json(const struct request *r, enum request_key key)
         return r->width && says_size(r, false) ? json_integer(r->width) : NULL;
     case KEY_HEIGHT:
         return r->height && says_size(r, false) ? json_integer(r->height) : NULL;
-    case KEY_FRAMES:
-        return json_integer(r->frames);
+    case KEY_FRAMES: /* those of a clip are known once it was looked at */
+        return r->frames > 0 ? json_integer(r->frames) : NULL;
     case KEY_FPS:
         return r->fps > 0 ? json_real(r->fps) : NULL;
     case KEY_STEPS:
@@ -199,7 +199,12 @@ int request_from_json(const char *metadata, size_t size, const char *where, stru
     for (int i = 0; modality && i < MODALITY_COUNT; i++)
         if (!strcmp(modality, modality_names[i]))
             found = i;
-    if (!json_is_object(object) || found < 0)
+    if (json_is_null(object))
+        code = err_set(e, -EINVAL,
+                       "%s: the request of that run had a mistake and was not recorded; use its "
+                       "prompt.ini",
+                       where);
+    else if (!json_is_object(object) || found < 0)
         code = err_set(e, -EINVAL,
                        "%s has no request with a modality; is it a metadata.json of "
                        "omnifs?",

@@ -132,6 +132,8 @@ static int route_to_model(struct run *r, struct err *e)
 
 int stage_route(struct run *r, struct err *e)
 {
+    if (run_spares_references(r, e))
+        return e->code;
     switch (r->request.mode) {
     case MODE_UPSCALE:
         return route_picture(r, e);

@@ -127,6 +127,8 @@ int stage_postprocess(struct run *r, struct err *e);
 int stage_safety(struct run *r, struct err *e);
 int stage_package(struct run *r, struct err *e);
 
+/* -EINVAL: a result would replace a file that it is made of, as both lie in one folder. */
+int run_spares_references(const struct run *r, struct err *e);
 /* The run failed; -ENODEV means with its device, which is told together with an earlier one. */
 void run_fail(struct run *r, const struct err *e);
 /* What the engine is asked to do, once references are read. */

@@ -130,26 +130,62 @@ int share_find(const char *name, char path[REGISTRY_PATH_SIZE], struct err *e)
                    prefixes[0], prefixes[1]);
 }
 
-/* Calls each() for every place a model may be in, until it returns true. */
-static bool model_places(bool (*each)(void *ctx, const char *folder), void *ctx)
+/* Places a model may be in, each once, whatever it is called. */
+struct places {
+    bool (*each)(void *ctx, const char *folder); /* true: that was the one */
+    void *ctx;
+    char *seen[32];
+    size_t count;
+};
+
+static bool place(struct places *p, const char *folder)
+{
+    char *real = realpath(folder, NULL);
+    for (size_t i = 0; real && i < p->count; i++)
+        if (!strcmp(real, p->seen[i])) {
+            free(real);
+            return false;
+        }
+    if (real && p->count < sizeof p->seen / sizeof *p->seen)
+        p->seen[p->count++] = real;
+    else
+        free(real);
+    return p->each(p->ctx, folder);
+}
+
+static bool place_named(struct places *p)
 {
     const char *list = getenv("OMNIFS_MODELS");
     char *copy = list ? strdup(list) : NULL, *rest = copy;
     bool found = false;
     for (char *item; !found && rest && (item = strsep(&rest, ":"));)
-        found = *item && each(ctx, item);
+        found = *item && place(p, item);
     free(copy);
+    return found;
+}
+
+static bool place_usual(struct places *p)
+{
     char folder[REGISTRY_PATH_SIZE], models[REGISTRY_PATH_SIZE];
-    if (!found && user_folder("XDG_DATA_HOME", ".local/share", folder) &&
-        join(models, folder, "models"))
-        found = each(ctx, models);
-    if (!found && own_prefix(folder) && join(models, folder, "models"))
-        found = each(ctx, models);
-    for (size_t i = 0; !found && i < sizeof prefixes / sizeof *prefixes; i++)
-        found = (!own_prefix(folder) || strcmp(folder, prefixes[i])) &&
-                join(models, prefixes[i], "models") && each(ctx, models);
-    if (!found && source_tree(folder) && join(models, folder, "models"))
-        found = each(ctx, models);
+    if (user_folder("XDG_DATA_HOME", ".local/share", folder) && join(models, folder, "models") &&
+        place(p, models))
+        return true;
+    if (own_prefix(folder) && join(models, folder, "models") && place(p, models))
+        return true;
+    for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
+        if ((!own_prefix(folder) || strcmp(folder, prefixes[i])) &&
+            join(models, prefixes[i], "models") && place(p, models))
+            return true;
+    return source_tree(folder) && join(models, folder, "models") && place(p, models);
+}
+
+/* Calls each() for every place a model may be in, until it returns true. */
+static bool model_places(bool (*each)(void *ctx, const char *folder), void *ctx)
+{
+    struct places p = {.each = each, .ctx = ctx};
+    bool found = place_named(&p) || place_usual(&p);
+    while (p.count)
+        free(p.seen[--p.count]);
     return found;
 }
 

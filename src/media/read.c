@@ -35,9 +35,11 @@ static int sniff(const struct source *s, enum media_format *format, struct err *
     if (s->size == 0)
         return err_set(e, -EINVAL, "%s is empty", s->name);
     if (media_format_sniff(s->bytes, s->size, format))
-        return err_set(e, -EINVAL,
-                       "%s is in no known format; PNG, JPEG, WebP, GIF, MP4 and WebM are read",
-                       s->name);
+        return err_set(
+            e, -EINVAL,
+            "%s is in no known format; PNG, JPEG, WebP, GIF, MP4 and WebM are read: convert "
+            "it to one of them",
+            s->name);
     return 0;
 }
 

@@ -78,6 +78,9 @@ prompt "$SCRATCH/box/video/job/prompt.ini" 'prompt = a star' 'frames = 2'
 it "run takes the modality from the folder" gives 0 "video.mp4" "$OMNIFS" run "$SCRATCH/box/video/job/prompt.ini" -o "$SCRATCH/v"
 prompt "$SCRATCH/gif.ini" 'prompt = a star' 'frames = 2' 'return_format = gif'
 it "run takes the modality from the format" gives 0 "animation.gif" "$OMNIFS" run "$SCRATCH/gif.ini" -o "$SCRATCH/g"
+printf 'video = video.mp4\n' >"$SCRATCH/v/convert.ini"
+it "a clip alone is made a GIF" gives 0 "animation.gif" "$OMNIFS" run "$SCRATCH/v/convert.ini" -o "$SCRATCH/g2"
+it "run takes the modality from -s" gives 0 "video.mp4" "$OMNIFS" run "$SCRATCH/star.ini" -s frames=2 -o "$SCRATCH/v3"
 it "run -m decides the modality" gives 0 "video.mp4" "$OMNIFS" run -m video -s frames=2 "$SCRATCH/star.ini" -o "$SCRATCH/v2"
 it "run refuses a modality that does not exist" gives 2 "none of image, video, gif" "$OMNIFS" run -m film "$SCRATCH/star.ini"
 prompt "$SCRATCH/slip.ini" 'promt = a star'
@@ -141,6 +144,11 @@ it "mount.omnifs SOURCE DIR mounts, as mount(8) calls it" as_mount_helper
 it "models lists the embedded model" gives 0 "omni-mini" "$OMNIFS" models
 it "models inspect says the family" gives 0 "family: flux2-klein" "$OMNIFS" models inspect omni-mini
 it "models verify finds it whole" gives 0 "is finite" "$OMNIFS" models verify omni-mini
+listed_once() {
+    [ "$(OMNIFS_MODELS=$PWD/models:$PWD/models/../models "$OMNIFS" models | grep -c '^omni-mini ')" = 1 ]
+}
+it "a model is listed once, whatever its folder is called" listed_once
+it "models inspect says that a folder holds no model" gives 1 "holds no model: expected" "$OMNIFS" models inspect "$SCRATCH"
 it "models names the near miss" gives 2 "did you mean inspect?" "$OMNIFS" models inspct omni-mini
 broken_model() {
     cp -r models/omni-mini "$SCRATCH/broken" && truncate -s 1000000 "$SCRATCH/broken/transformer/diffusion_pytorch_model.safetensors" &&

@@ -166,8 +166,8 @@ static void every_mistake_is_told_with_its_line(void **state)
         {"promt = a\n", ":1: the key \"promt\" is unknown; did you mean prompt?"},
         {"prompt = a\n\n[params]\nWidht = 64\n",
          ":4: the key \"Widht\" is unknown; did you mean width?"},
-        {"prompt = a\ncolour = red\n",
-         ":2: the key \"colour\" is unknown; the keys are listed in README.txt"},
+        {"prompt = a\ncolour = red\n", ":2: the key \"colour\" is unknown; README.txt of a mount "
+                                       "and omnifs-prompt(5) list the keys"},
         {"prompt = a\nsteps = 3\n[params]\nsteps = 4\n",
          ":4: steps is set a second time; the first is in line 2"},
         /* values */
@@ -257,6 +257,12 @@ static void every_mistake_is_told_with_its_line(void **state)
          ":2: return_format mp4 is nothing for image; it may be png, jpeg or webp"},
         {"prompt = a\nreturn_format = jpge\n",
          ":2: return_format \"jpge\" is unknown; did you mean jpeg?"},
+        {"prompt = a\nreturn_format = avif\n",
+         ":2: return_format \"avif\" is unknown; it may be png, jpeg, webp, mp4, webm, gif"},
+        {"prompt = a\nspf = 2\n",
+         ":2: the key \"spf\" is unknown; README.txt of a mount and omnifs-prompt(5) "
+         "list the keys"},
+        {"prompt = a\nfsp = 2\n", ":2: the key \"fsp\" is unknown; did you mean fps?"},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         char sentence[512];
@@ -485,6 +491,9 @@ static void other_json_is_refused(void **state)
         const char *text, *sentence;
     } cases[] = {
         {"{", "m.json:1: string or '}' expected near end of file"},
+        {"{\"request\": null}",
+         "m.json: the request of that run had a mistake and was not recorded; use "
+         "its prompt.ini"},
         {"[]", "m.json has no request with a modality; is it a metadata.json of omnifs?"},
         {"{\"request\":{\"modality\":\"smell\"}}",
          "m.json has no request with a modality; is it a metadata.json of omnifs?"},

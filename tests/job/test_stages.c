@@ -164,7 +164,11 @@ static void a_clip_becomes_a_gif_without_a_model(void **state)
     assert_int_equal(r.state, JOB_FAILED);
     assert_string_equal(
         r.error.text,
-        "video.mp4: 100 frames are over max_frames 20 of video_default; set a smaller fps");
+        "video.mp4: 100 frames are over max_frames 20 of video_default; set a smaller fps, or "
+        "frames or seconds for its beginning");
+    bench_run_one(f, &r, MODALITY_GIF, "video = video.mp4\nseconds = 0.5\n");
+    expect_done(&r);
+    assert_int_equal(r.outputs[0].frames, 4);
     run_free(&r);
 }
 
@@ -175,7 +179,10 @@ static void references_are_read_at_the_drawn_size(void **state)
     bench_run_one(f, &r, MODALITY_IMAGE, "prompt = a\nsize = 100x60\n");
     expect_done(&r);
     run_free(&r);
-    bench_run_one(f, &r, MODALITY_IMAGE, "prompt = b\nimage = image.png\nmask = image.png\n");
+    expect_failure(f, MODALITY_IMAGE, "prompt = b\nimage = image.png\n",
+                   "cat/prompt.ini: the result would replace image.png, which it is made of");
+    assert_int_equal(renameat(f->fd, "image.png", f->fd, "mine.png"), 0);
+    bench_run_one(f, &r, MODALITY_IMAGE, "prompt = b\nimage = mine.png\nmask = mine.png\n");
     expect_done(&r);
     assert_int_equal(r.request.mode, MODE_INPAINT);
     run_free(&r);
@@ -230,9 +237,10 @@ static void expect_keys(const json_t *o, const char *expected)
     assert_string_equal(str_cstr(&names), expected);
 }
 
-static const char top_keys[] = "id status error modality mode profile request outputs model upscaler seed "
-                               "truncated timings_ms device memory "
-                               "safety watermark created started finished omnifs ";
+static const char top_keys[] =
+    "id status error modality mode profile request outputs model upscaler seed "
+    "truncated timings_ms device memory "
+    "safety watermark created started finished omnifs ";
 
 static void the_record_has_its_keys_in_order(void **state)
 {
@@ -285,6 +293,18 @@ static void failures_have_the_same_record(void **state)
         assert_true(file_contains(f, "error.txt", r.error.text));
         run_free(&r);
     }
+}
+
+static void a_failure_is_told_until_the_next_run(void **state)
+{
+    struct run_bench *f = *state;
+    struct run r;
+    expect_failure(f, MODALITY_IMAGE, "prompt = fail\n", "");
+    assert_int_equal(faccessat(f->fd, "error.txt", F_OK, 0), 0);
+    bench_run_one(f, &r, MODALITY_IMAGE, "prompt = a\n");
+    expect_done(&r);
+    assert_int_equal(faccessat(f->fd, "error.txt", F_OK, 0), -1);
+    run_free(&r);
 }
 
 static void a_record_reproduces_its_run(void **state)
@@ -377,6 +397,7 @@ int main(void)
         TEST(pictures_tell_how_they_were_made),
         TEST(the_record_has_its_keys_in_order),
         TEST(failures_have_the_same_record),
+        TEST(a_failure_is_told_until_the_next_run),
         TEST(a_record_reproduces_its_run),
         TEST(a_batch_gives_what_each_gives_alone),
         TEST(the_checkpoint_fills_in_what_the_profile_leaves),
