@@ -95,8 +95,7 @@ static int on_frame(void *ctx, int index, double end, const struct picture *fram
         if (code)
             return code;
     }
-    if (r->hooks && r->hooks->progress)
-        r->hooks->progress(r->hooks->ctx, r, STAGE_ROUTE, t->taken, r->clip.frames, -1);
+    run_progress(r, STAGE_ROUTE, t->taken, r->clip.frames);
     return t->taken == r->clip.frames;
 }
 

@@ -29,8 +29,8 @@ static int on_frame(void *ctx, int index, const struct picture *frame, struct er
         code = size_cover_frame(frame, g->how, g->out, index, e);
     else if (!(code = size_cover_frame(frame, g->how, &g->middle, 0, e)))
         code = size_extend_frame(&g->middle, g->out, index, e);
-    if (!code && r->hooks && r->hooks->progress)
-        r->hooks->progress(r->hooks->ctx, r, STAGE_POSTPROCESS, index + 1, g->in->frames, -1);
+    if (!code)
+        run_progress(r, STAGE_POSTPROCESS, ++r->frames_done, r->frames_total);
     return code;
 }
 

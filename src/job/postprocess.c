@@ -96,16 +96,16 @@ static int add_output(struct run *r, const char *name, const struct picture *p, 
 
 struct encoding {
     struct run *r;
-    int index;
+    int before; /* frames done */
 };
 
 static int on_frame(void *user, int done, int frames)
 {
     const struct encoding *c = user;
     struct run *r = c->r;
-    if (r->hooks && r->hooks->progress)
-        r->hooks->progress(r->hooks->ctx, r, STAGE_POSTPROCESS, c->index * frames + done,
-                           r->picture_count * frames, -1);
+    (void)frames;
+    r->frames_done = c->before + done;
+    run_progress(r, STAGE_POSTPROCESS, r->frames_done, r->frames_total);
     return run_cancelled(r);
 }
 
@@ -127,7 +127,7 @@ static int write_output(struct run *r, int index, struct err *e)
     const struct picture *p = &r->pictures[index];
     char software[64], name[64];
     AUTO_STR struct str parameters = {0};
-    struct encoding encoding = {r, index};
+    struct encoding encoding = {r, r->frames_done};
     struct media_options o;
     media_options_init(&o, q->format);
     snprintf(software, sizeof software, "omnifs %s", omnifs_version);
@@ -148,13 +148,28 @@ static int write_output(struct run *r, int index, struct err *e)
         return write_frames(r, p, &o, e);
     output_name(r, index, name, sizeof name);
     int code = media_write(r->out_fd, name, p, &o, e);
+    if (!code)
+        on_frame(&encoding, p->frames, p->frames); /* formats of one frame do not say it */
     return code ? code : add_output(r, name, p, p->frames, e);
+}
+
+static void count_frames(struct run *r)
+{
+    const struct request *q = &r->request;
+    r->frames_done = r->frames_total = 0;
+    for (int i = 0; i < r->picture_count; i++) {
+        const struct picture *p = &r->pictures[i];
+        bool enlarged = p->width != q->width || p->height != q->height;
+        r->frames_total += p->frames * (enlarged ? 2 : 1);
+    }
 }
 
 int stage_postprocess(struct run *r, struct err *e)
 {
     int code = job_mode_draws(r->request.mode) ? 0 : take_clip(r, e);
     r->watermark = r->request.watermark && job_mode_draws(r->request.mode) ? "metadata" : "none";
+    if (!code)
+        count_frames(r);
     for (int i = 0; i < r->picture_count && !code; i++)
         code = run_enlarge(r, &r->pictures[i], e);
     if (!code)

@@ -66,6 +66,12 @@ bool run_cancelled(struct run *r)
     return r->hooks && r->hooks->cancelled && r->hooks->cancelled(r->hooks->ctx, r);
 }
 
+void run_progress(struct run *r, enum job_stage stage, int done, int total)
+{
+    if (r->hooks && r->hooks->progress)
+        r->hooks->progress(r->hooks->ctx, r, stage, done, total, -1);
+}
+
 void run_note(struct run *r, const char *fmt, ...)
 {
     if (!r->hooks || !r->hooks->note)
@@ -105,12 +111,6 @@ static void end_run(struct run *r, const struct err *e)
         run_fail(r, e);
 }
 
-static void report_stage(struct run *r, enum job_stage stage)
-{
-    if (r->hooks && r->hooks->progress)
-        r->hooks->progress(r->hooks->ctx, r, stage, 0, 0, -1);
-}
-
 /* Runs one stage of a run that still lives, and books the time. */
 static void do_stage(struct run *r, enum job_stage stage, int (*work)(struct run *, struct err *))
 {
@@ -118,7 +118,7 @@ static void do_stage(struct run *r, enum job_stage stage, int (*work)(struct run
         return;
     struct err e = {0};
     double start = clock_seconds();
-    report_stage(r, stage);
+    run_progress(r, stage, 0, 0);
     int code = run_cancelled(r) ? err_set(&e, -ECANCELED, "cancelled") : work(r, &e);
     r->timings.stage[stage] += clock_seconds() - start;
     if (code)
@@ -187,7 +187,7 @@ static void diffuse(struct run *const *runs, int count)
     struct err e = {0};
     double start = clock_seconds();
     for (int i = 0; i < n; i++)
-        report_stage(drawing[i], STAGE_DIFFUSE);
+        run_progress(drawing[i], STAGE_DIFFUSE, 0, 0);
     int code = stage_diffuse(drawing, n, &e);
     for (int i = 0; i < n; i++) {
         drawing[i]->timings.stage[STAGE_DIFFUSE] += clock_seconds() - start;
@@ -202,7 +202,7 @@ static int package(struct run *r)
     if (r->state == JOB_RUNNING)
         r->state = JOB_DONE;
     free_pixels(r);
-    report_stage(r, STAGE_PACKAGE);
+    run_progress(r, STAGE_PACKAGE, 0, 0);
     if (stage_package(r, &e)) {
         r->state = JOB_FAILED;
         r->error = e;

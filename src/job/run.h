@@ -94,6 +94,7 @@ struct run {
     int lora_report_count;
     struct run_output *outputs;
     int output_count;
+    int frames_done, frames_total; /* of postprocessing: enlarging and encoding each count */
     struct run_timings timings;
     bool prompt_truncated, negative_truncated; /* had more tokens than the model reads */
     uint64_t planned_bytes, peak_bytes;
@@ -135,6 +136,8 @@ void run_fail(struct run *r, const struct err *e);
 enum omni_mode run_engine_mode(const struct run *r);
 /* For stages: does the caller want this run to end (cancel, or its time is over: timed_out)? */
 bool run_cancelled(struct run *r);
+/* Tells the caller how far a stage is. */
+void run_progress(struct run *r, enum job_stage stage, int done, int total);
 void run_note(struct run *r, const char *fmt, ...) ERR_PRINTF(2, 3);
 
 /* metadata.json of a finished run (heap, caller frees; NULL: memory). */

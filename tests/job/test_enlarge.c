@@ -96,6 +96,32 @@ static void clips_are_enlarged_frame_by_frame(void **state)
     run_free(&r);
 }
 
+static void progress_counts_enlarging_and_encoding(void **state)
+{
+    static const struct {
+        enum modality modality;
+        const char *text;
+        int total;
+    } cases[] = {
+        {MODALITY_IMAGE, "prompt = a\n", 2},
+        {MODALITY_IMAGE, "prompt = a\nsize = 64x64\n", 1},
+        {MODALITY_IMAGE, "prompt = a\nprofile = filtered\ncount = 3\n", 6},
+        {MODALITY_VIDEO, "prompt = a\n", 6},
+        {MODALITY_VIDEO, "prompt = a\nreturn_format = png\n", 6},
+        {MODALITY_GIF, "prompt = a\n", 6},
+    };
+    struct run_bench *f = *state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct run r;
+        bench_run_one(f, &r, cases[i].modality, cases[i].text);
+        expect_done(&r);
+        assert_int_equal(f->progress.falls, 0);
+        assert_int_equal(f->progress.done, cases[i].total);
+        assert_int_equal(f->progress.total, cases[i].total);
+        run_free(&r);
+    }
+}
+
 static void a_result_that_cannot_be_enlarged_in_memory_is_refused_before_it_is_drawn(void **state)
 {
     struct run_bench *f = *state;
@@ -198,6 +224,7 @@ int main(void)
         TEST(pictures_are_enlarged_by_the_networks_of_their_profile),
         TEST(the_exact_size_comes_by_a_filter),
         TEST(clips_are_enlarged_frame_by_frame),
+        TEST(progress_counts_enlarging_and_encoding),
         TEST(a_result_that_cannot_be_enlarged_in_memory_is_refused_before_it_is_drawn),
         TEST(what_stands_in_the_middle_is_planned_at_its_own_size),
         TEST(missing_networks_are_told_when_the_registry_is_read),

@@ -84,6 +84,20 @@ static void on_note(void *ctx, struct run *r, const char *sentence)
     snprintf(b->notes, sizeof b->notes, "%s", sentence);
 }
 
+static void on_progress(void *ctx, struct run *r, enum job_stage stage, int done, int total,
+                        double eta)
+{
+    struct bench_progress *p = &((struct run_bench *)ctx)->progress;
+    (void)r;
+    (void)eta;
+    p->falls += stage == p->stage && done < p->done;
+    if (stage == STAGE_POSTPROCESS || stage == STAGE_ROUTE) {
+        p->stage = stage;
+        p->done = done;
+        p->total = total;
+    }
+}
+
 void bench_prepare(struct run_bench *b, struct run *r, enum modality m, const char *text)
 {
     run_init(r, "20260131-000000-0123456789", text ? "cat/prompt.ini" : "metadata.json", m);
@@ -97,8 +111,9 @@ void bench_prepare(struct run_bench *b, struct run *r, enum modality m, const ch
 
 void bench_run(struct run_bench *b, struct run *r)
 {
-    const struct run_hooks hooks = {.ctx = b, .note = on_note};
+    const struct run_hooks hooks = {.ctx = b, .note = on_note, .progress = on_progress};
     b->notes[0] = '\0';
+    b->progress = (struct bench_progress){.stage = STAGE_COUNT};
     r->hooks = &hooks;
     assert_int_equal(run_batch((struct run *[]){r}, 1), 0);
     r->hooks = NULL;

@@ -20,6 +20,10 @@ struct run_bench {
     struct registry *registry;
     struct models *models;
     char notes[512]; /* the last note of the last run */
+    struct bench_progress {
+        enum job_stage stage;
+        int done, total, falls; /* how often it went back within a stage */
+    } progress;                 /* of the last run */
 };
 
 int run_bench_new(void **state, const char *registry);
