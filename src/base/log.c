@@ -18,13 +18,18 @@ static const int priorities[] = {LOG_ERR, LOG_WARNING, LOG_INFO, LOG_DEBUG};
 void log_open(enum log_level level, int to_syslog)
 {
     const char *wish = getenv("OMNIFS_LOG");
-    for (int i = 0; wish && i < 4; i++)
-        if (!strcasecmp(wish, names[i]))
+    int known = !wish || !*wish;
+    for (int i = 0; !known && i < 4; i++)
+        if (!strcasecmp(wish, names[i])) {
             level = (enum log_level)i;
+            known = 1;
+        }
     threshold = (int)level;
     use_syslog = to_syslog;
     if (to_syslog)
         openlog("omnifs", LOG_PID, LOG_DAEMON);
+    if (!known)
+        log_warn("OMNIFS_LOG is \"%s\", expected error, warn, info or debug", wish);
 }
 
 enum log_level log_threshold(void)

@@ -43,7 +43,8 @@ struct report {
     json_t *rows; /* [{check, verdict, found, advice?}] */
     enum verdict worst;
     struct registry *registry;
-    bool on_gpu; /* one of the devices is a GPU */
+    bool on_gpu;    /* one of the devices is a GPU */
+    bool no_device; /* what is to be used does not open */
 };
 
 static void add(struct report *r, const char *check, enum verdict v, const char *found,
@@ -216,6 +217,10 @@ static void check_model(struct report *r, const struct profile *p)
 
 static void check_models(struct report *r)
 {
+    if (r->no_device) {
+        add(r, "models", ADVICE, "not checked, as there is no device to draw on", NULL);
+        return;
+    }
     for (int i = 0; r->registry && i < r->registry->profile_count; i++)
         if (first_use(r->registry, i))
             check_model(r, &r->registry->profiles[i]);
@@ -239,6 +244,20 @@ static void check_devices(struct report *r)
         add(r, "device", GOOD, dump ? dump : "", NULL);
     }
     json_decref(devices);
+}
+
+/* What `use` in the registry or OMNIFS_DEVICE names is what will be drawn on. */
+static void check_chosen(struct report *r)
+{
+    struct omni_device chosen[OMNI_MAX_DEVICES];
+    struct err e = {0};
+    int count = 0;
+    if (!r->registry ||
+        !devices_find(&generator_omni, &r->registry->devices, chosen, OMNI_MAX_DEVICES, &count, &e))
+        return;
+    r->no_device = true;
+    add(r, "devices", BROKEN, e.text,
+        "mend OMNIFS_DEVICE and OMNIFS_THREADS, or use in [devices] of the registry");
 }
 
 #define NO_NVML "install the driver's libnvidia-ml.so.1; in a container, start it with --gpus all"
@@ -323,8 +342,8 @@ static void check_limits(struct report *r)
 
 static void (*const checks[])(struct report *) = {
     check_fuse_device, check_fusermount, check_passthrough, check_mounts,
-    check_registry,    check_models,     check_devices,     check_gpus,
-    check_encoders,    check_store,      check_limits,
+    check_registry,    check_devices,    check_chosen,      check_models,
+    check_gpus,        check_encoders,   check_store,       check_limits,
 };
 
 /* ---- printing ---- */

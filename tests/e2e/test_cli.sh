@@ -193,5 +193,11 @@ bad_registry() {
     OMNIFS_REGISTRY=$SCRATCH/bad.ini gives 1 "bad.ini:4" "$OMNIFS" doctor
 }
 it "doctor names the line of a broken registry" bad_registry
+chosen_device() {
+    OMNIFS_DEVICE=$1 gives 1 "$2" "$OMNIFS" doctor
+}
+it "doctor tells of a device that is named and does not open" chosen_device cuda:7 "broken  devices "
+it "doctor tells of a device that does not exist" chosen_device gpu "device 'gpu' is not known"
+it "a wrong OMNIFS_LOG is told" env OMNIFS_LOG=loud bash -c '"$OMNIFS" models 2>&1 | grep -q "expected error, warn, info or debug"'
 
 done_testing
