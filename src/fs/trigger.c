@@ -224,7 +224,7 @@ static int open_reference(void *ctx, const char *name)
     if (e)
         return e;
     if (!S_ISREG(n.st.st_mode))
-        return -EINVAL;
+        return -EISDIR;
     if (!readable(&n, r->uid, r->gid))
         return -EACCES;
     return tree_open_data(r->fs->tree, n.id, O_RDONLY | O_CLOEXEC);

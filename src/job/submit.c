@@ -93,7 +93,11 @@ static int reference_error(struct submission *s, const char *name, int code)
             not_found(s, name, &e);
         else
             err_set(&e, code, "%s:%d: the file %s is not in the job folder", s->where, line, name);
-    } else
+    } else if (code == -EISDIR)
+        err_set(&e, code,
+                "%s:%d: %s is a link, a folder or a pipe; put the file itself into the job folder",
+                s->where, line, name);
+    else
         err_set(&e, code, "%s:%d: the file %s cannot be read: %s", s->where, line, name,
                 strerror(-code));
     refuse(s, &e);

@@ -428,6 +428,18 @@ static void a_missing_reference_fails_when_it_is_final(void **state)
     bench_stop(&b);
 }
 
+static void a_reference_that_is_no_file_is_told(void **state)
+{
+    (void)state;
+    struct jobs_bench b;
+    bench_start(&b, "");
+    bench_submit(&b, 1, 0, MODALITY_IMAGE, "prompt = a\nimage = models\n"); /* a folder there */
+    assert_string_equal(bench_wait(&b, 1).error,
+                        "f1/prompt.ini:2: models is a link, a folder or a pipe; put the file "
+                        "itself into the job folder");
+    bench_stop(&b);
+}
+
 static void write_text(const struct jobs_bench *b, const char *name, const char *text)
 {
     char path[160];
@@ -848,6 +860,7 @@ int main(void)
         cmocka_unit_test(what_the_model_cannot_do_is_its_own_sentence),
         cmocka_unit_test(references_are_copied_when_submitted),
         cmocka_unit_test(a_missing_reference_fails_when_it_is_final),
+        cmocka_unit_test(a_reference_that_is_no_file_is_told),
         cmocka_unit_test(lora_of_the_job_folder_is_waited_for_and_copied),
         cmocka_unit_test(a_missing_lora_fails_when_it_is_final),
         cmocka_unit_test(a_stop_gives_running_jobs_back),
