@@ -165,6 +165,19 @@ static int read_picture(struct bench *b, const char *size, const char *steps)
     return CLI_CONTINUE;
 }
 
+/* Before anything is measured. */
+static int check_profiles(const struct bench *b)
+{
+    AUTO_STR struct str list = {0};
+    for (int i = 0; i < b->registry->profile_count; i++)
+        str_addf(&list, "%s%s", i ? ", " : "", b->registry->profiles[i].name);
+    for (int i = 0; i < b->profiles->count; i++)
+        if (!registry_profile(b->registry, b->profiles->words[i]))
+            return cli_fail(NAME, CLI_USAGE, "there is no profile %s; there are %s",
+                            b->profiles->words[i], str_cstr(&list));
+    return CLI_CONTINUE;
+}
+
 int cmd_bench(int argc, char **argv)
 {
     bool json = false;
@@ -204,7 +217,9 @@ int cmd_bench(int argc, char **argv)
     } else {
         b.registry = registry;
         b.models = models;
-        code = measure_all(&b, &chosen, json);
+        code = check_profiles(&b);
+        if (code == CLI_CONTINUE)
+            code = measure_all(&b, &chosen, json);
     }
     json_decref(b.products);
     models_free(models);

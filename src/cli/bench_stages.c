@@ -81,21 +81,13 @@ static int bench_profile(const struct setting *s, json_t *rows, struct err *e)
     return 0;
 }
 
-static int profile_named(struct setting *s, const char *name, struct err *e)
-{
-    s->profile = registry_profile(s->bench->registry, name);
-    return s->profile ? 0
-                      : err_set(e, -ENOENT, "the registry %s has no profile %s",
-                                s->bench->registry->path, name);
-}
-
 static int each_profile(struct setting *s, json_t *rows, struct err *e)
 {
     const struct cli_words *named = s->bench->profiles;
     int rc = 0;
     for (int i = 0; !rc && i < named->count; i++) {
-        rc = profile_named(s, named->words[i], e);
-        rc = rc ? rc : bench_profile(s, rows, e);
+        s->profile = registry_profile(s->bench->registry, named->words[i]);
+        rc = bench_profile(s, rows, e);
     }
     for (int i = 0; !rc && !named->count && i < s->bench->registry->profile_count; i++) {
         s->profile = &s->bench->registry->profiles[i];

@@ -139,6 +139,8 @@ it "umount ends it" "$OMNIFS" umount "$mnt"
 it "umount says when nothing is mounted" gives 1 "nothing is mounted" "$OMNIFS" umount "$mnt"
 it "mount.omnifs SOURCE DIR mounts, as mount(8) calls it" as_mount_helper
 
+it "bench names the profiles there are before it measures" gives 2 "there is no profile foo; there are image_default" "$OMNIFS" bench foo
+
 # ---- models, doctor ----
 
 it "models lists the embedded model" gives 0 "omni-mini" "$OMNIFS" models
