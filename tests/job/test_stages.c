@@ -166,6 +166,7 @@ static void a_clip_becomes_a_gif_without_a_model(void **state)
         r.error.text,
         "video.mp4: 100 frames are over max_frames 20 of video_default; set a smaller fps, or "
         "frames or seconds for its beginning");
+    run_free(&r);
     bench_run_one(f, &r, MODALITY_GIF, "video = video.mp4\nseconds = 0.5\n");
     expect_done(&r);
     assert_int_equal(r.outputs[0].frames, 4);
