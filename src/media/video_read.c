@@ -174,7 +174,8 @@ static int count_packet(struct reader *d, struct count *c)
         d->times = more;
     }
     d->times[c->timed++] = at;
-    c->end = at + p->duration > c->end ? at + p->duration : c->end;
+    int64_t end = p->duration > 0 && p->duration < INT64_MAX / 4 ? at + p->duration : at;
+    c->end = end > c->end ? end : c->end;
     return 0;
 }
 
