@@ -48,9 +48,11 @@ static inline bool size_mul(size_t a, size_t b, size_t *out)
 
 /* Trims ASCII blanks in place; returns the start within `s`. */
 char *str_trim(char *s);
-/* Edit distance (Levenshtein, ASCII case-insensitive), capped at `max` + 1: for "did you mean". */
+/* Edit distance (a swap of neighbours is one edit; ASCII case-insensitive), capped at `max` + 1:
+ * for "did you mean". */
 int str_distance(const char *a, const char *b, int max);
-/* The entry of `names` (NULL-terminated) nearest to `word` within 2 edits, or NULL. */
+/* The entry of `names` (NULL-terminated) nearest to `word` within 2 edits, 1 in words of up to four
+ * letters, or NULL. */
 const char *str_nearest(const char *word, const char *const *names);
 /* Is [s, s+n) well-formed UTF-8 without NUL, surrogates and overlong forms? */
 bool utf8_valid(const char *s, size_t n);

@@ -47,25 +47,6 @@ int media_check_frames(const struct source *s, int width, int height, int64_t fr
     return 0;
 }
 
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-/* Encoders make one long frame of several that are alike: then the average says little. */
-double media_clip_rate(double *stays, size_t count)
-{
-    double sum = 0;
-    qsort(stays, count, sizeof *stays, by_value);
-    for (size_t i = 0; i < count; i++)
-        sum += stays[i];
-    double usual = count ? stays[count / 4] : 0;
-    if (usual > 0 && stays[count - 1] > 1.5 * usual)
-        return 1 / usual;
-    return sum > 0 ? (double)count / sum : 0;
-}
-
 int media_raster_new(struct raster *r, const struct source *s, int64_t width, int64_t height,
                      struct err *e)
 {

@@ -2,6 +2,7 @@
 #include <math.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -115,4 +116,23 @@ AVRational media_frame_rate(double fps)
     if (fabs(ntsc * 1000 / 1001 - fps) < 5e-4 && fabs(round(fps) - fps) > 5e-4)
         return (AVRational){(int)ntsc * 1000, 1001};
     return av_d2q(fps, 100000);
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Encoders make one long frame of several that are alike: then the average says little. */
+double media_clip_rate(double *stays, size_t count)
+{
+    double sum = 0;
+    qsort(stays, count, sizeof *stays, by_value);
+    for (size_t i = 0; i < count; i++)
+        sum += stays[i];
+    double usual = count ? stays[count / 4] : 0;
+    if (usual > 0 && stays[count - 1] > 1.5 * usual)
+        return 1 / usual;
+    return sum > 0 ? (double)count / sum : 0;
 }
