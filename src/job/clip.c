@@ -77,20 +77,34 @@ int clip_plan(struct run *r, struct err *e)
 struct taking {
     struct run *r;
     enum media_scale how;
-    int taken;
+    int taken;  /* frames of the result */
+    double end; /* of the frame that is wanted, seconds */
 };
 
-/* Every frame of the result is the one that is seen in the middle of its time. */
-static int on_frame(void *ctx, int index, double end, const struct picture *frame, struct err *e)
+/* Every frame of the result is the one that is seen in the middle of its time: is the next of them
+ * before `end`? */
+static bool comes_before(const struct taking *t, double end)
+{
+    const struct run *r = t->r;
+    return t->taken < r->clip.frames && (t->taken + 0.5) / r->request.fps < end;
+}
+
+static int wants(void *ctx, int index, double end, struct err *e)
+{
+    struct taking *t = ctx;
+    if (run_cancelled(t->r))
+        return err_set(e, -ECANCELED, "cancelled");
+    bool timed = t->r->given_clip.seconds > 0 || end == INFINITY;
+    t->end = timed ? end : (index + 1) / t->r->request.fps;
+    return comes_before(t, t->end);
+}
+
+static int take(void *ctx, int index, const struct picture *frame, struct err *e)
 {
     struct taking *t = ctx;
     struct run *r = t->r;
-    double fps = r->request.fps;
-    if (run_cancelled(r))
-        return err_set(e, -ECANCELED, "cancelled");
-    if (r->given_clip.seconds <= 0 && end < INFINITY)
-        end = (index + 1) / fps;
-    for (; t->taken < r->clip.frames && (t->taken + 0.5) / fps < end; t->taken++) {
+    (void)index;
+    for (; comes_before(t, t->end); t->taken++) {
         int code = size_cover_frame(frame, t->how, &r->clip, t->taken, e);
         if (code)
             return code;
@@ -103,10 +117,11 @@ int clip_read(struct run *r, int width, int height, enum media_scale how, struct
 {
     const struct request *q = &r->request;
     struct taking t = {.r = r, .how = how};
+    const struct media_frames frames = {&t, wants, take};
     struct media_limits limits;
     int code = picture_new(&r->clip, width, height, q->frames);
     if (code)
         return err_set(e, code, "%s: no room for %d frames", q->video, q->frames);
     limits_of_a_frame(r, &limits);
-    return media_each_frame(r->in_fd, q->video, &limits, on_frame, &t, e);
+    return media_each_frame(r->in_fd, q->video, &limits, &frames, e);
 }

@@ -51,7 +51,9 @@ void media_blend(const uint8_t *rgba, size_t pixels, int background, uint8_t *rg
 double media_clip_rate(double *stays, size_t count);
 
 /* Frames of an animated WebP; as media_each_frame. */
-int media_webp_frames(const struct source *s, media_frame_fn *frame, void *user, struct err *e);
+int media_webp_frames(const struct source *s, const struct media_frames *frames, struct err *e);
+/* Is the frame wanted? As media_frames.wants. */
+int media_wants(const struct media_frames *frames, int index, double end, struct err *e);
 int media_webp_probe(const struct source *s, struct media_info *info, struct err *e);
 
 #endif

@@ -144,14 +144,20 @@ int media_decode_clip(const void *bytes, size_t size, const char *name,
                       const struct media_limits *limits, struct picture *out, double *fps,
                       struct err *e);
 
-/* The frames of a clip that media_probe found whole, one after the other and never all in memory:
- * `frame` is borrowed, the next one begins `end` seconds after the first (the last: INFINITY).
- * Other than 0 ends the call, which returns it when it is negative. Only the limits of a frame
- * count. */
-typedef int media_frame_fn(void *user, int index, double end, const struct picture *frame,
-                           struct err *e);
+/* The frames of a clip that media_probe found whole, one after the other and never all in memory.
+ */
+struct media_frames {
+    void *user;
+    /* May be NULL. 1: frame `index` is wanted; 0: not, which saves the work of making it pixels; a
+     * negative errno ends the call. The next frame begins `end` seconds after the first one (the
+     * last: INFINITY). */
+    int (*wants)(void *user, int index, double end, struct err *e);
+    /* Takes it, borrowed. Other than 0 ends the call, which returns it when it is negative. */
+    int (*take)(void *user, int index, const struct picture *frame, struct err *e);
+};
+/* Only the limits of a frame count. */
 int media_each_frame(int dirfd, const char *name, const struct media_limits *limits,
-                     media_frame_fn *frame, void *user, struct err *e);
+                     const struct media_frames *frames, struct err *e);
 
 /* ---- sizes ---- */
 

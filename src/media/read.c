@@ -81,11 +81,11 @@ static int probe_clip(const struct source *s, enum media_format format, struct m
                                 : media_video_probe(s, format, info, e);
 }
 
-static int each_frame(const struct source *s, enum media_format format, media_frame_fn *frame,
-                      void *user, struct err *e)
+static int each_frame(const struct source *s, enum media_format format,
+                      const struct media_frames *frames, struct err *e)
 {
-    return format == MEDIA_WEBP ? media_webp_frames(s, frame, user, e)
-                                : media_video_frames(s, format, frame, user, e);
+    return format == MEDIA_WEBP ? media_webp_frames(s, frames, e)
+                                : media_video_frames(s, format, frames, e);
 }
 
 static int sniff_clip(const struct source *s, enum media_format *format, struct err *e)
@@ -102,10 +102,9 @@ struct collection {
     int count;
 };
 
-static int collect(void *user, int index, double end, const struct picture *frame, struct err *e)
+static int collect(void *user, int index, const struct picture *frame, struct err *e)
 {
     struct collection *c = user;
-    (void)end;
     (void)e;
     if (index == c->clip->frames)
         return 1;
@@ -120,6 +119,7 @@ int media_decode_clip(const void *bytes, size_t size, const char *name,
 {
     struct source s = {bytes, size, name, limits};
     struct collection c = {out, 0};
+    const struct media_frames all = {.user = &c, .take = collect};
     struct media_info info = {0};
     enum media_format format;
     *out = (struct picture){0};
@@ -132,7 +132,7 @@ int media_decode_clip(const void *bytes, size_t size, const char *name,
     if (!r && picture_new(out, info.width, info.height, info.frames))
         r = err_nomem(e);
     if (!r)
-        r = each_frame(&s, format, collect, &c, e);
+        r = each_frame(&s, format, &all, e);
     if (r) {
         picture_free(out);
         return r;
@@ -154,7 +154,7 @@ int media_read_clip(int dirfd, const char *name, const struct media_limits *limi
 }
 
 int media_each_frame(int dirfd, const char *name, const struct media_limits *limits,
-                     media_frame_fn *frame, void *user, struct err *e)
+                     const struct media_frames *frames, struct err *e)
 {
     AUTO_FREE char *bytes = NULL;
     enum media_format format;
@@ -163,7 +163,7 @@ int media_each_frame(int dirfd, const char *name, const struct media_limits *lim
     struct source s = {(const uint8_t *)bytes, size, name, limits};
     if (!r)
         r = sniff_clip(&s, &format, e);
-    return r ? r : each_frame(&s, format, frame, user, e);
+    return r ? r : each_frame(&s, format, frames, e);
 }
 
 int media_probe(int dirfd, const char *name, const struct media_limits *limits,

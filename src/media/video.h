@@ -8,8 +8,8 @@
 #include "media/codec.h"
 
 /* Frames of an MP4, WebM or GIF, and what it holds; as media_each_frame and media_probe. */
-int media_video_frames(const struct source *s, enum media_format format, media_frame_fn *frame,
-                       void *user, struct err *e);
+int media_video_frames(const struct source *s, enum media_format format,
+                       const struct media_frames *frames, struct err *e);
 int media_video_probe(const struct source *s, enum media_format format, struct media_info *info,
                       struct err *e);
 

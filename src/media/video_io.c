@@ -136,3 +136,8 @@ double media_clip_rate(double *stays, size_t count)
         return 1 / usual;
     return sum > 0 ? (double)count / sum : 0;
 }
+
+int media_wants(const struct media_frames *frames, int index, double end, struct err *e)
+{
+    return frames->wants ? frames->wants(frames->user, index, end, e) : 1;
+}

@@ -24,7 +24,7 @@ struct reader {
     AVStream *stream;
     AVCodecContext *codec;
     struct SwsContext *convert;
-    AVFrame *frame;
+    AVFrame *frame, *held; /* the one that was decoded, and the one before */
     AVPacket *packet;
     uint8_t *rgba;  /* [height, width, 4] of one frame */
     int64_t *times; /* of the frames, while they are counted */
@@ -233,6 +233,7 @@ static void finish(struct reader *d)
 {
     av_packet_free(&d->packet);
     av_frame_free(&d->frame);
+    av_frame_free(&d->held);
     sws_freeContext(d->convert);
     avcodec_free_context(&d->codec);
     avformat_close_input(&d->file);
@@ -262,10 +263,11 @@ static int open_codec(struct reader *d)
                        avcodec_get_name(par->codec_id));
     d->codec = avcodec_alloc_context3(codec);
     d->frame = av_frame_alloc();
+    d->held = av_frame_alloc();
     d->packet = av_packet_alloc();
     size_t pixels = (size_t)par->width * (size_t)par->height;
     d->rgba = av_malloc(pixels * 4 + MEDIA_SWS_SLACK);
-    if (!d->codec || !d->frame || !d->packet || !d->rgba)
+    if (!d->codec || !d->frame || !d->held || !d->packet || !d->rgba)
         return err_nomem(d->e);
     if (avcodec_parameters_to_context(d->codec, par) < 0)
         return damaged(d, "its stream is described badly");
@@ -277,11 +279,10 @@ static int open_codec(struct reader *d)
     return 0;
 }
 
-/* The decoded frame as RGBA in d->rgba, by the colours it is tagged with (untagged: BT.709 from
+/* A decoded frame as RGBA in d->rgba, by the colours it is tagged with (untagged: BT.709 from
  * 720 lines on, BT.601 below, as players do). */
-static int convert(struct reader *d)
+static int convert(struct reader *d, const AVFrame *f)
 {
-    const AVFrame *f = d->frame;
     int width = d->stream->codecpar->width, height = d->stream->codecpar->height;
     if (f->width != width || f->height != height)
         return damaged(d, "its frames change size");
@@ -304,17 +305,15 @@ static int convert(struct reader *d)
     return 0;
 }
 
-/* The next frame in d->rgba: 1, 0 at the end, or an error. */
+/* The next frame in d->frame: 1, 0 at the end, or an error. */
 static int next_frame(struct reader *d)
 {
     for (;;) {
         int code = avcodec_receive_frame(d->codec, d->frame);
         if (code == AVERROR_EOF)
             return 0;
-        if (code >= 0) {
-            int r = convert(d);
-            return r ? r : 1;
-        }
+        if (code >= 0)
+            return 1;
         if (code != AVERROR(EAGAIN))
             return damaged(d, "a frame cannot be decoded");
         do {
@@ -327,10 +326,23 @@ static int next_frame(struct reader *d)
     }
 }
 
-/* Each frame is given when it is known how long it stays. */
-static int each_frame(struct reader *d, struct picture *one, media_frame_fn *frame, void *user)
+/* The frame that is held, once it is known when the next one begins: 0, 1 when no more is asked
+ * for, or an error. */
+static int give(struct reader *d, int index, double end, struct picture *one,
+                const struct media_frames *frames)
 {
-    size_t pixels = (size_t)one->width * (size_t)one->height;
+    int r = media_wants(frames, index, end, d->e);
+    if (r <= 0)
+        return r;
+    r = convert(d, d->held);
+    if (r)
+        return r;
+    media_blend(d->rgba, (size_t)one->width * (size_t)one->height, 255, one->rgb);
+    return frames->take(frames->user, index, one, d->e);
+}
+
+static int each_frame(struct reader *d, struct picture *one, const struct media_frames *frames)
+{
     double unit = av_q2d(d->stream->time_base), end = 0;
     int64_t first = AV_NOPTS_VALUE;
     int r, i = 0;
@@ -338,21 +350,22 @@ static int each_frame(struct reader *d, struct picture *one, media_frame_fn *fra
         int64_t at = d->frame->best_effort_timestamp;
         first = first == AV_NOPTS_VALUE ? at : first;
         end = at == AV_NOPTS_VALUE ? end : ((double)at - (double)first) * unit;
-        if (i && (r = frame(user, i - 1, end, one, d->e)))
+        if (i && (r = give(d, i - 1, end, one, frames)))
             return r < 0 ? r : 0;
-        media_blend(d->rgba, pixels, 255, one->rgb);
+        av_frame_unref(d->held);
+        av_frame_move_ref(d->held, d->frame);
         i++;
     }
     if (r < 0)
         return r;
     if (i == 0)
         return damaged(d, "there is no frame in it");
-    r = frame(user, i - 1, INFINITY, one, d->e);
+    r = give(d, i - 1, INFINITY, one, frames);
     return r < 0 ? r : 0;
 }
 
-int media_video_frames(const struct source *s, enum media_format format, media_frame_fn *frame,
-                       void *user, struct err *e)
+int media_video_frames(const struct source *s, enum media_format format,
+                       const struct media_frames *frames, struct err *e)
 {
     struct reader d = {.s = s, .e = e, .format = format};
     struct picture one = {0};
@@ -363,7 +376,7 @@ int media_video_frames(const struct source *s, enum media_format format, media_f
     if (!r && picture_new(&one, d.stream->codecpar->width, d.stream->codecpar->height, 1))
         r = err_nomem(e);
     if (!r)
-        r = each_frame(&d, &one, frame, user);
+        r = each_frame(&d, &one, frames);
     picture_free(&one);
     finish(&d);
     return r;
@@ -382,7 +395,9 @@ int media_clip_first_frame(const struct source *s, struct raster *out, struct er
         r = media_raster_new(out, s, d.stream->codecpar->width, d.stream->codecpar->height, e);
     if (!r && (r = next_frame(&d)) == 0)
         r = damaged(&d, "there is no frame in it");
-    if (r > 0) {
+    if (r > 0)
+        r = convert(&d, d.frame);
+    if (r == 0) {
         memcpy(out->rgba, d.rgba, (size_t)out->width * (size_t)out->height * 4);
         r = 0;
     }

@@ -241,7 +241,7 @@ int media_webp_decode(const struct source *s, struct raster *out, struct err *e)
 }
 
 static int each_frame(const struct source *s, WebPAnimDecoder *dec, struct picture *one,
-                      media_frame_fn *frame, void *user, struct err *e)
+                      const struct media_frames *frames, struct err *e)
 {
     size_t pixels = (size_t)one->width * (size_t)one->height;
     int end_ms, r = 0;
@@ -249,14 +249,17 @@ static int each_frame(const struct source *s, WebPAnimDecoder *dec, struct pictu
         uint8_t *rgba = NULL;
         if (!WebPAnimDecoderGetNext(dec, &rgba, &end_ms))
             return damaged(s, e);
-        media_blend(rgba, pixels, 255, one->rgb);
         more = WebPAnimDecoderHasMoreFrames(dec);
-        r = frame(user, i, more ? end_ms / 1000.0 : INFINITY, one, e);
+        r = media_wants(frames, i, more ? end_ms / 1000.0 : INFINITY, e);
+        if (r <= 0)
+            continue;
+        media_blend(rgba, pixels, 255, one->rgb);
+        r = frames->take(frames->user, i, one, e);
     }
     return r < 0 ? r : 0;
 }
 
-int media_webp_frames(const struct source *s, media_frame_fn *frame, void *user, struct err *e)
+int media_webp_frames(const struct source *s, const struct media_frames *frames, struct err *e)
 {
     WebPBitstreamFeatures f;
     int r = open_checked(s, &f, e);
@@ -270,7 +273,7 @@ int media_webp_frames(const struct source *s, media_frame_fn *frame, void *user,
     else if (picture_new(&one, f.width, f.height, 1))
         r = err_nomem(e);
     else
-        r = each_frame(s, dec, &one, frame, user, e);
+        r = each_frame(s, dec, &one, frames, e);
     picture_free(&one);
     WebPAnimDecoderDelete(dec);
     return r;

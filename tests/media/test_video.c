@@ -327,14 +327,13 @@ static void probe_tells_what_each_file_holds(void **state)
     assert_int_equal(file_remove_tree(AT_FDCWD, dir), 0);
 }
 
-static int count(void *user, int index, double end, const struct picture *frame, struct err *e)
+static int count(void *user, int index, double end, struct err *e)
 {
     int *frames = user;
     (void)e;
+    assert_int_equal(index, (*frames)++);
     assert_true(index == 35 ? isinf(end) : fabs(end - (index + 1) / 12.0) < 0.002);
-    assert_int_equal(index, *frames);
-    assert_int_equal(frame->width, 32);
-    return ++*frames == 100 ? 1 : 0;
+    return 0;
 }
 
 /* The clip has 36 frames, and more packets: VP8 frames that only others refer to. */
@@ -346,27 +345,49 @@ static void frames_that_are_never_shown_do_not_count(void **state)
     struct media_info info;
     struct err e = {0};
     int frames = 0;
+    const struct media_frames counted = {.user = &frames, .wants = count};
     media_limits_init(&l);
     assert_int_equal(media_probe(AT_FDCWD, name, &l, &info, &e), 0);
     assert_int_equal(info.frames, 36);
     assert_true(fabs(info.fps - 12) < 0.1);
-    assert_int_equal(media_each_frame(AT_FDCWD, name, &l, count, &frames, &e), 0);
+    assert_int_equal(media_each_frame(AT_FDCWD, name, &l, &counted, &e), 0);
     assert_int_equal(frames, 36);
 }
 
 struct comparison {
     const struct picture *clip;
-    int seen, stop_at, code;
+    int step, stop_at, code; /* every step-th is wanted; after stop_at of them it ends */
+    int asked, seen;
 };
 
-static int compare(void *user, int index, double end, const struct picture *frame, struct err *e)
+static int every(void *user, int index, double end, struct err *e)
 {
     struct comparison *c = user;
     (void)e;
+    assert_int_equal(index, c->asked++);
     assert_true(index == 4 ? isinf(end) : fabs(end - (index + 1) / 12.0) < 0.011);
-    assert_int_equal(index, c->seen++);
+    return index % c->step == 0;
+}
+
+static int compare(void *user, int index, const struct picture *frame, struct err *e)
+{
+    struct comparison *c = user;
+    (void)e;
+    assert_int_equal(index, c->step * c->seen++);
     assert_memory_equal(frame->rgb, picture_frame(c->clip, index), picture_frame_bytes(frame));
     return c->seen == c->stop_at ? c->code : 0;
+}
+
+static struct comparison compared(int fd, const struct picture *whole, int step, int stop_at,
+                                  int code, int expected)
+{
+    struct comparison c = {whole, step, stop_at, code, 0, 0};
+    const struct media_frames frames = {&c, every, compare};
+    struct media_limits l;
+    struct err e = {0};
+    media_limits_init(&l);
+    assert_int_equal(media_each_frame(fd, "file", &l, &frames, &e), expected);
+    return c;
 }
 
 static void frames_one_by_one_are_those_of_the_whole(void **state)
@@ -386,14 +407,10 @@ static void frames_one_by_one_are_those_of_the_whole(void **state)
         media_options_init(&o, formats[f]);
         assert_int_equal(media_write(fd, "file", &p, &o, &e), 0);
         assert_int_equal(media_read_clip(fd, "file", &l, &whole, &fps, &e), 0);
-        struct comparison all = {.clip = &whole}, some = {&whole, 0, 2, 1},
-                          fails = {&whole, 0, 3, -5};
-        assert_int_equal(media_each_frame(fd, "file", &l, compare, &all, &e), 0);
-        assert_int_equal(all.seen, 5);
-        assert_int_equal(media_each_frame(fd, "file", &l, compare, &some, &e), 0);
-        assert_int_equal(some.seen, 2);
-        assert_int_equal(media_each_frame(fd, "file", &l, compare, &fails, &e), -5);
-        assert_int_equal(fails.seen, 3);
+        assert_int_equal(compared(fd, &whole, 1, 0, 0, 0).seen, 5);
+        assert_int_equal(compared(fd, &whole, 2, 0, 0, 0).seen, 3);
+        assert_int_equal(compared(fd, &whole, 1, 2, 1, 0).asked, 2);
+        assert_int_equal(compared(fd, &whole, 1, 3, -5, -5).seen, 3);
         picture_free(&p);
         picture_free(&whole);
     }
