@@ -5,6 +5,7 @@
 #include <jansson.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
@@ -96,8 +97,18 @@ int config_error(const struct config *c, struct err *e)
     return c->error.code;
 }
 
-/* The value of a key, dotted keys going down into objects; NULL where missing or null. */
-static json_t *find(const struct config *c, const char *key)
+/* A part of a dotted key: of an object, or an array's index. */
+static json_t *child(json_t *at, const char *part)
+{
+    if (!json_is_array(at))
+        return json_object_get(at, part);
+    char *end;
+    unsigned long i = strtoul(part, &end, 10);
+    return *part && !*end ? json_array_get(at, i) : NULL;
+}
+
+/* The value of a key, dotted keys going down into objects and arrays; NULL where missing. */
+static json_t *find_any(const struct config *c, const char *key)
 {
     json_t *at = json_object_get(c->root, key);
     if (!at && strlen(key) < KEY_LIMIT) {
@@ -106,8 +117,15 @@ static json_t *find(const struct config *c, const char *key)
         at = c->root;
         char *rest = path;
         for (char *part; at && (part = strsep(&rest, "."));)
-            at = json_object_get(at, part);
+            at = child(at, part);
     }
+    return at;
+}
+
+/* … or null. */
+static json_t *find(const struct config *c, const char *key)
+{
+    json_t *at = find_any(c, key);
     return json_is_null(at) ? NULL : at;
 }
 
@@ -163,6 +181,11 @@ static void ERR_PRINTF(5, 6)
 bool config_has(const struct config *c, const char *key)
 {
     return find(c, key) != NULL;
+}
+
+bool config_null(const struct config *c, const char *key)
+{
+    return json_is_null(find_any(c, key));
 }
 
 static int64_t check_int(struct config *c, const char *key, int index, const json_t *v,

@@ -19,12 +19,13 @@ int config_parse(const char *name, const char *text, size_t size, struct config 
                  struct err *e);
 void config_close(struct config *c);
 const char *config_path(const struct config *c);
-bool config_has(const struct config *c, const char *key); /* present and not null */
+bool config_has(const struct config *c, const char *key);  /* present and not null */
+bool config_null(const struct config *c, const char *key); /* present and null */
 
 /* Sticky: the first failure is kept and config_error returns it. Keys may be dotted
- * ("rope_parameters.rope_theta"). A missing key (or null) gives `fallback`; CONFIG_REQUIRED as
- * fallback makes it an error. A refused value gives `fallback` (or `low`), so that code up to the
- * check of config_error never sees a number outside of its range. */
+ * ("rope_parameters.rope_theta", "layers.2" of an array). A missing key (or null) gives `fallback`;
+ * CONFIG_REQUIRED as fallback makes it an error. A refused value gives `fallback` (or `low`), so
+ * that code up to the check of config_error never sees a number outside of its range. */
 #define CONFIG_REQUIRED INT64_MIN
 int64_t config_int(struct config *c, const char *key, int64_t fallback, int64_t low, int64_t high);
 double config_float(struct config *c, const char *key, double fallback, double low, double high);

@@ -96,6 +96,8 @@ static int fill_numbers(const struct omni_model *m, const struct omni_request *r
     out->factor = out->guidance + t->guidance_offset;
     out->guided = t->guided && out->factor > 1;
     out->schedule = m->schedule;
+    if (r->mode == OMNI_INPAINT && m->family->correct_inpaint)
+        m->family->correct_inpaint(&out->schedule);
     if (!r->scheduler)
         return 0;
     return schedule_swap(&out->schedule, r->scheduler, e);

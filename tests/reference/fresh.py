@@ -4,12 +4,11 @@ both, in fp32, and compares.
 
 usage: fresh.py [-f FAMILY]… [-k FOLDER] [-c CASES] SEED…     from the repository's root; $OMNIFS names the program
 
--f  klein, zimage, sdxl, sd; all without it     -k  keep checkpoints and pictures there     -c  requests a checkpoint
+-f  klein, zimage, sdxl, sd, file-sd, file-sd2, file-sdxl; all without it     -k  keep checkpoints and pictures there     -c  requests a checkpoint
 What a seed makes depends on nothing else. Exits 1 when a picture is below 60 dB.
 """
 import argparse
 import copy
-import json
 import os
 import random
 import subprocess
@@ -21,14 +20,16 @@ import numpy as np
 import torch
 import diffusers
 from diffusers.utils import logging
-from PIL import Image
+from PIL import Image, ImageFilter
 from safetensors.torch import save_file
 
+import fresh_files
+import fresh_loras
 import fresh_models as fresh
 
 LEAST_DB = 60
 REGISTRY = """[image_default]
-omni_model_id = {model}
+{model}
 modality = image
 precision = fp32
 default_size = 64x64
@@ -60,21 +61,22 @@ def picture(r, width, height):
 
 
 def mask(r, width, height):
-    """Black and white: a half or a blob."""
+    """Black and white, or with shades between: a half or a blob."""
     y, x = np.mgrid[:height, :width]
     if r.random() < 0.4:
         white = x >= r.randint(1, width - 1)
     else:
         white = (x / width - r.random())**2 + (y / height - r.random())**2 < r.uniform(0.05, 0.5)
     white[:1, :1] = True
-    return Image.fromarray(np.where(white, 255, 0).astype(np.uint8))
+    hard = Image.fromarray(np.where(white, 255, 0).astype(np.uint8))
+    return hard.filter(ImageFilter.GaussianBlur(r.uniform(1, 6))) if r.random() < 0.4 else hard
 
 
 def request(r, modes, multiple, guided, swaps):
     mode = r.choice(modes)
-    steps = r.randint(2, 9)
+    steps = r.choice([1, *range(2, 10)])
     q = {"mode": mode, "prompt": r.choice([fresh.text(r, r.randint(1, 9)), fresh.text(r, r.randint(1, 9)), "",
-                                           fresh.text(r, 700), fresh.text(r, 60)]),
+                                           fresh.text(r, 700), fresh.text(r, 60), fresh.odd_text(r)]),
          "width": multiple * r.randint(max(1, 24 // multiple), max(2, 96 // multiple)),
          "height": multiple * r.randint(max(1, 24 // multiple), max(2, 96 // multiple)), "steps": steps,
          "guidance": r.choice(guided), "seed": r.choice([r.getrandbits(8), r.getrandbits(31), r.getrandbits(33)])}
@@ -85,54 +87,17 @@ def request(r, modes, multiple, guided, swaps):
     if r.random() < 0.25:
         q["count"] = r.randint(2, 3)
     if mode != "text_to_image":
-        q["strength"] = round(r.uniform(1.01 / steps, 1.0), 2) if r.random() < 0.8 else 1.0
-        q["images"] = [picture(r, q["width"], q["height"])]
+        q["strength"] = round(r.uniform(1.01 / steps, 1.0), 2) if r.random() < 0.7 else r.choice([1.0, 0.99, 0.01])
+        q["images"] = [picture(r, *scaled(r, q))]
     if mode == "inpaint":
-        q["mask"] = mask(r, q["width"], q["height"])
+        q["mask"] = mask(r, *scaled(r, q))
     return q
 
 
-# ---- LoRA: added to the weights by hand, whatever loaders of the day understand ----
-
-def lora_pairs(r, net, rank):
-    """{module: (down, up)} for some of its matrices and filters."""
-    chosen = {}
-    for name, m in net.named_modules():
-        if not isinstance(m, (torch.nn.Linear, torch.nn.Conv2d)) or r.random() > 0.3 or getattr(m, "groups", 1) > 1:
-            continue
-        shape = m.weight.shape
-        g = torch.Generator().manual_seed(r.getrandbits(40))
-        down = torch.randn(rank, *shape[1:], generator=g) / shape[1:].numel()**0.5
-        chosen[name] = down, torch.randn(shape[0], rank, *(1 for _ in shape[2:]), generator=g) / rank**0.5
-    return chosen
-
-
-def lora(r, pipe, family):
-    part = "unet" if hasattr(pipe, "unet") else "transformer"
-    rank, style = r.randint(1, 6), r.choice(["peft", "kohya", "plain"])
-    pairs, tensors, alpha = lora_pairs(r, getattr(pipe, part), rank), {}, r.choice([None, 1.0, rank / 2, 2.0 * rank])
-    if style == "plain" and part == "unet":
-        style = "peft"
-    names = {"peft": f"{part}.%s", "plain": "diffusion_model.%s", "kohya": "lora_unet_%s"}
-    down_name, up_name = ("lora_down", "lora_up") if style == "kohya" else ("lora_A", "lora_B")
-    for name, (down, up) in pairs.items():
-        key = names[style] % (name.replace(".", "_") if style == "kohya" else name)
-        tensors[f"{key}.{down_name}.weight"], tensors[f"{key}.{up_name}.weight"] = down, up
-        if alpha and style != "peft":
-            tensors[f"{key}.alpha"] = torch.tensor(alpha)
-    metadata = None
-    if alpha and style == "peft":
-        metadata = {"lora_adapter_metadata": json.dumps({f"{part}.r": rank, f"{part}.lora_alpha": alpha})}
-    return {"part": part, "pairs": pairs, "scale": (alpha or rank) / rank, "tensors": tensors, "metadata": metadata,
-            "weight": r.choice([1.0, 0.5, -0.75]), "what": f"{style} rank {rank} alpha {alpha}"}
-
-
-def add_loras(pipe, loras, sign):
-    for y in loras:
-        modules = dict(getattr(pipe, y["part"]).named_modules())
-        for name, (down, up) in y["pairs"].items():
-            change = (up.flatten(1) @ down.flatten(1)).reshape(modules[name].weight.shape)
-            modules[name].weight.data += sign * y["weight"] * y["scale"] * change
+def scaled(r, q):
+    """The size of what is given: mostly that of the drawing."""
+    factor = r.choice([1, 1, 1, 2, 0.5, 1.5])
+    return int(q["width"] * factor), int(q["height"] * factor)
 
 
 # ---- by diffusers ----
@@ -170,7 +135,8 @@ def by_diffusers(pipe, q, index):
     elif q["mode"] == "image_to_image" and "Klein" in type(pipe).__name__:
         more["image"] = q["images"]
     elif q["mode"] == "image_to_image":
-        more = {"image": q["images"][0], "strength": q["strength"]}
+        given = q["images"][0].resize((q["width"], q["height"]), Image.LANCZOS)  # the pipelines take its size
+        more = {"image": given, "strength": q["strength"]}
         if "ZImage" in type(pipe).__name__:
             more.update(width=q["width"], height=q["height"])
     if "negative_prompt" in q and "Klein" not in type(pipe).__name__:
@@ -185,7 +151,7 @@ def by_diffusers(pipe, q, index):
 
 # ---- by the program ----
 
-def by_program(model, q, folder):
+def by_program(profile, q, folder):
     os.makedirs(folder)
     lines = [f"prompt = {q['prompt']}", f"mode = {q['mode']}", "safety_level = off", "watermark = no"]
     lines += [f"{k} = {q[k]}" for k in ("negative_prompt", "width", "height", "steps", "guidance", "seed", "scheduler",
@@ -206,7 +172,7 @@ def by_program(model, q, folder):
     with open(f"{folder}/prompt.ini", "w", encoding="utf-8") as f:
         f.write("\n".join(lines) + "\n")
     with open(f"{folder}/registry.ini", "w", encoding="utf-8") as f:
-        f.write(REGISTRY.format(model=os.path.abspath(model)))
+        f.write(REGISTRY.format(model="\n".join(profile)))
     run = subprocess.run([os.environ.get("OMNIFS", "build/omnifs"), "run", "-o", f"{folder}/out", f"{folder}/prompt.ini"],
                          env={**os.environ, "OMNIFS_REGISTRY": f"{folder}/registry.ini"}, capture_output=True, text=True)
     if run.returncode:
@@ -218,7 +184,10 @@ def decibels(q, found, expected):
     """Where the mask is black, the program gives the picture back to the pixel: that is not compared."""
     error = (found.astype(float) - np.rint(expected * 255))**2
     if "mask" in q:
-        error = error[np.asarray(q["mask"]) == 255]
+        white = q["mask"].resize((q["width"], q["height"]), Image.BILINEAR)
+        error = error[np.asarray(white) == 255]
+    if not error.size:
+        return 99.0
     return 99.0 if not error.any() else 10 * np.log10(255**2 / error.mean())
 
 
@@ -243,42 +212,44 @@ def more_pictures(r, q):
 def requests_of(r, family, pipe, count):
     multiple = 2**(len(pipe.vae.config.block_out_channels) - 1) * (2 if family in ("klein", "zimage") else 1)
     multiple = multiple if family in ("klein", "zimage") else max(8, multiple)
-    guided = {"klein": [1.0, 2.5, 4.0], "zimage": [0.0, 1.0, 2.5, 4.0], "sdxl": [1.0, 5.0, 7.5, 3.0],
-              "sd": [1.0, 7.5, 4.0, 2.0]}[family]
+    guided = {"klein": [1.0, 2.5, 4.0], "zimage": [0.0, 1.0, 2.5, 4.0]}.get(family, [1.0, 7.5, 4.0, 2.0])
     for _ in range(count):
-        q = request(r, modes_of(pipe), multiple, guided, family in ("sd", "sdxl"))
+        q = request(r, modes_of(pipe), multiple, guided, family not in ("klein", "zimage"))
         if family == "klein":
             more_pictures(r, q)
         if r.random() < 0.25:
-            q["loras"] = [lora(r, pipe, family) for _ in range(r.randint(1, 2))]
+            q["loras"] = [fresh_loras.lora(r, pipe) for _ in range(r.randint(1, 3))]
         yield q
 
 
 def told(q):
     plain = {k: v for k, v in q.items() if k not in ("images", "mask", "loras", "prompt", "negative_prompt")}
     texts = {k: q[k][:20] + ("…" if len(q[k]) > 20 else "") for k in ("prompt", "negative_prompt") if k in q}
-    return {**plain, **texts, "images": [p.size for p in q.get("images", [])], "loras": [y["what"] for y in q.get("loras", [])]}
+    return {**plain, **texts, "images": [p.size for p in q.get("images", [])],
+            "mask": q["mask"].size if "mask" in q else None, "loras": [y["what"] for y in q.get("loras", [])]}
 
 
 def check(family, seed, folder, count):
     """How many pictures differ."""
     r = random.Random(f"{family} {seed}")
     pipe = fresh.MAKERS[family](r, f"{folder}/model")
+    profile, way = fresh_files.registry(r, pipe, family, folder)
     wrong = 0
+    print(f"   {family} {seed}: {way}")
     for number, q in enumerate(requests_of(r, family, pipe, count)):
-        add_loras(pipe, q.get("loras", []), 1)
+        fresh_loras.add(pipe, q.get("loras", []), 1)
         try:
             expected = [by_diffusers(pipe, q, i) for i in range(q.get("count", 1))]
         except FAULTS as fault:
             expected = None
             print(f"   {family} {seed} {number}: not by diffusers: {fault}"[:200])
-        add_loras(pipe, q.get("loras", []), -1)
+        fresh_loras.add(pipe, q.get("loras", []), -1)
         if expected is None:
             continue
         if not np.isfinite(expected).all():
             print(f"   {family} {seed} {number}: no numbers by diffusers")
             continue
-        found = by_program(f"{folder}/model", q, f"{folder}/{number}")
+        found = by_program(profile, q, f"{folder}/{number}")
         least = 0.0 if isinstance(found, str) else min(decibels(q, f, e) for f, e in zip(found, expected, strict=True))
         wrong += least < LEAST_DB
         say = found if isinstance(found, str) else f"{least:.1f} dB"

@@ -108,8 +108,7 @@ FLUX2 = [(r"^x_embedder", "img_in"), (r"^context_embedder", "txt_in"), (r"^proj_
          (r"ff_context.linear_in", "txt_mlp.0"), (r"ff_context.linear_out", "txt_mlp.2")]
 
 
-def flux2(folder):
-    s = Single(read_parts(folder))
+def add_flux2(s):
     names = s.parts["transformer"]
     for n in names:
         if n.startswith("norm_out"):
@@ -119,6 +118,11 @@ def flux2(folder):
     for queries, stream in ((["to_q.", "to_k.", "to_v."], "img"), (["add_q_proj.", "add_k_proj.", "add_v_proj."], "txt")):
         fused(s, "transformer", names, queries,
               lambda q: re.sub(r"^transformer_blocks(.\d+).attn.*", rf"double_blocks\1.{stream}_attn.qkv.weight", q))
+
+
+def flux2(folder):
+    s = Single(read_parts(folder))
+    add_flux2(s)
     s.prove("transformer", theirs.convert_flux2_transformer_checkpoint_to_diffusers(s.tensors()))
     s.write(folder)
 
@@ -128,14 +132,18 @@ ZIMAGE = [(r"^all_x_embedder.2-1", "x_embedder"), (r"^all_final_layer.2-1", "fin
           (r"attention.norm_k", "attention.k_norm")]
 
 
-def zimage(folder):
-    s = Single(read_parts(folder))
+def add_zimage(s):
     names = s.parts["transformer"]
     for n in names:
         if not re.search(r"\.to_[qkv]\.", n):
             s.add("model.diffusion_model." + replaced(n, ZIMAGE), "transformer", n)
     fused(s, "transformer", names, ["to_q.", "to_k.", "to_v."],
           lambda q: "model.diffusion_model." + q.replace("to_q.", "qkv."))
+
+
+def zimage(folder):
+    s = Single(read_parts(folder))
+    add_zimage(s)
     s.prove("transformer", theirs.convert_z_image_transformer_checkpoint_to_diffusers(s.tensors()))
     s.write(folder)
 

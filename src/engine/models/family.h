@@ -96,6 +96,8 @@ struct family {
                  struct err *e);
     /* Corrects options of the scheduler as the original pipeline does on loading; NULL: none. */
     void (*correct)(struct schedule_config *schedule);
+    /* … and as its sibling that inpaints does, besides; NULL: none. */
+    void (*correct_inpaint)(struct schedule_config *schedule);
     /* The schedule's mu; NULL where schedules are static. */
     double (*mu)(const void *state, const struct schedule_config *c,
                  const struct latent_shape *latent, int steps);

@@ -55,6 +55,9 @@ static int load_text(struct checkpoint *c, struct sd *s, const char *encoder, co
         tokenizer_open(folder, &s->text[i].tokenizer, e) != 0 ||
         clip_prompt_check(s->text[i].tokenizer, folder, e) != 0)
         return e->code;
+    if (!s->xl && config_bool(p->config, "use_attention_mask", false))
+        return err_set(e, -ENOTSUP, "%s: use_attention_mask is true, which is not supported",
+                       config_path(p->config));
     int tokens = tokenizer_vocabulary(s->text[i].tokenizer);
     if (tokens > clip_text_vocabulary(s->text[i].encoder))
         return err_set(e, -EINVAL, "%s: the tokenizer has %d tokens, the text encoder only %d",
@@ -102,6 +105,7 @@ static int load_vae(struct checkpoint *c, struct sd *s, struct err *e)
     if (config_has(p->config, "latents_mean") || config_has(p->config, "latents_std"))
         return err_set(e, -ENOTSUP, "%s: latents_mean and latents_std are not supported",
                        config_path(p->config));
+    s->vae.shift = 0; /* these pipelines scale latents and shift none, whatever the file says */
     s->inpaints = u->in_channels == 2 * s->vae.channels + 1;
     if ((u->in_channels != s->vae.channels && !s->inpaints) || u->out_channels != s->vae.channels)
         return err_set(e, -ENOTSUP,
@@ -217,6 +221,12 @@ static void sd_correct(struct schedule_config *schedule)
     schedule->steps_offset = 1;
     if (schedule->clip_sample == SWITCH_ON || strcmp(schedule->kind, "ddim") == 0)
         schedule->clip_sample = SWITCH_OFF;
+}
+
+static void sd_correct_inpaint(struct schedule_config *schedule)
+{
+    if (schedule->skip_prk == SWITCH_OFF || strcmp(schedule->kind, "pndm") == 0)
+        schedule->skip_prk = SWITCH_ON;
 }
 
 /* ---- a request ---- */
@@ -369,15 +379,16 @@ static const char *const sdxl_classes[] = {"StableDiffusionXLPipeline",
                                            "StableDiffusionXLImg2ImgPipeline",
                                            "StableDiffusionXLInpaintPipeline", NULL};
 
-#define SD_FAMILY(word, title, list, loader, correcting)                                           \
+#define SD_FAMILY(word, title, list, loader, correcting, correcting_inpaint)                       \
     {                                                                                              \
         .name = word, .what = title, .classes = list, .load = loader, .free = sd_free,             \
         .shape = sd_shape, .encode = sd_encode, .prepare = sd_prepare, .predict = sd_predict,      \
         .read_image = sd_read_image, .decode = sd_decode, .preview = sd_decode,                    \
-        .correct = correcting, .can_preview = sd_can_preview                                       \
+        .correct = correcting, .correct_inpaint = correcting_inpaint,                              \
+        .can_preview = sd_can_preview                                                              \
     }
 
-const struct family family_stable_diffusion =
-    SD_FAMILY("stable-diffusion", "Stable Diffusion", sd_classes, sd_load, sd_correct);
+const struct family family_stable_diffusion = SD_FAMILY(
+    "stable-diffusion", "Stable Diffusion", sd_classes, sd_load, sd_correct, sd_correct_inpaint);
 const struct family family_stable_diffusion_xl =
-    SD_FAMILY("stable-diffusion-xl", "Stable Diffusion XL", sdxl_classes, sdxl_load, NULL);
+    SD_FAMILY("stable-diffusion-xl", "Stable Diffusion XL", sdxl_classes, sdxl_load, NULL, NULL);

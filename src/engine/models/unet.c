@@ -58,7 +58,7 @@ static void load_down(struct weight_loader *l, struct unet *u, int i, struct wid
         unet_resnet_load(l, &u->config, &y->resnets[k], in, c->width,
                          place("down", i, "resnets", k).text);
         if (c->down)
-            unet_transformer_load(l, &u->config, &y->attentions[k], c, c->transformers,
+            unet_transformer_load(l, &u->config, &y->attentions[k], c, c->transformers[k],
                                   place("down", i, "attentions", k).text);
         left->value[left->count++] = c->width;
     }
@@ -81,7 +81,7 @@ static void load_up(struct weight_loader *l, struct unet *u, int i, struct width
         unet_resnet_load(l, &u->config, &y->resnets[k], in, c->width,
                          place("up", i, "resnets", k).text);
         if (c->up)
-            unet_transformer_load(l, &u->config, &y->attentions[k], c, c->up_transformers,
+            unet_transformer_load(l, &u->config, &y->attentions[k], c, c->up_transformers[k],
                                   place("up", i, "attentions", k).text);
         *width = c->width;
     }
@@ -93,13 +93,15 @@ static void load_up(struct weight_loader *l, struct unet *u, int i, struct width
 static void load_middle(struct weight_loader *l, struct unet *u)
 {
     const struct unet_level_config *c = &u->config.level[u->config.count - 1];
-    for (int i = 0; i < 2; i++) {
+    bool attends = u->config.middle == UNET_MIDDLE_ATTENDS;
+    for (int i = 0; i < (attends ? 2 : 1); i++) {
         char at[32];
         snprintf(at, sizeof at, "mid_block.resnets.%d", i);
         unet_resnet_load(l, &u->config, &u->middle[i], c->width, c->width, at);
     }
-    unet_transformer_load(l, &u->config, &u->middle_attention, c, c->transformers,
-                          "mid_block.attentions.0");
+    if (attends)
+        unet_transformer_load(l, &u->config, &u->middle_attention, c, u->config.middle_transformers,
+                              "mid_block.attentions.0");
 }
 
 static void load_embeddings(struct weight_loader *l, struct unet *u)
@@ -133,7 +135,8 @@ static void load_tensors(struct weight_loader *l, struct unet *u)
     u->conv_in = load_end(l, 4, (int64_t[]){finest, c->in_channels, 3, 3}, "conv_in");
     for (int i = 0; i < c->count && !l->err.code; i++)
         load_down(l, u, i, &left);
-    load_middle(l, u);
+    if (c->middle != UNET_MIDDLE_NONE)
+        load_middle(l, u);
     for (int i = 0; i < c->count && !l->err.code; i++)
         load_up(l, u, i, &left, &width);
     u->norm_out = load_end(l, 1, (int64_t[]){finest}, "conv_norm_out");
@@ -273,6 +276,10 @@ static struct tensor *run_down(const struct unet_call *c, const struct unet_leve
 
 static struct tensor *run_middle(const struct unet_call *c, const struct unet *u, struct tensor *x)
 {
+    if (u->config.middle == UNET_MIDDLE_NONE)
+        return x;
+    if (u->config.middle == UNET_MIDDLE_PLAIN)
+        return unet_resnet_run(c, &u->middle[0], x);
     ops_mark mark = ops_push(c->o);
     x = ops_keep(c->o, mark, unet_resnet_run(c, &u->middle[0], x));
     unet_transformer_run(c, &u->middle_attention, x);

@@ -109,7 +109,7 @@ void unet_transformer_load(struct weight_loader *l, const struct unet_config *c,
     int w = level->width, rank = c->linear_projection ? 2 : 4;
     t->width = w;
     t->heads = level->heads;
-    t->blocks = calloc((size_t)count, sizeof(*t->blocks));
+    t->blocks = calloc((size_t)count + 1, sizeof(*t->blocks));
     if (!t->blocks) {
         err_nomem(&l->err);
         return;

@@ -1,9 +1,12 @@
 #include "engine/models/unet_config.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/cleanup.h"
+
+#define MAX_DEPTH 64 /* blocks of an attention */
 
 /* ---- options with one possible value ---- */
 
@@ -22,11 +25,9 @@ static int check_fixed(struct config *c, struct err *e)
     static const char *const off[] = {"dual_cross_attention", "only_cross_attention",
                                       "center_input_sample", "resnet_skip_time_act",
                                       "class_embeddings_concat"};
-    static const char *const words[][2] = {{"act_fn", "silu"},
-                                           {"time_embedding_type", "positional"},
+    static const char *const words[][2] = {{"time_embedding_type", "positional"},
                                            {"resnet_time_scale_shift", "default"},
-                                           {"attention_type", "default"},
-                                           {"mid_block_type", "UNetMidBlock2DCrossAttn"}};
+                                           {"attention_type", "default"}};
     static const struct {
         const char *key;
         int value;
@@ -44,6 +45,9 @@ static int check_fixed(struct config *c, struct err *e)
     for (size_t i = 0; i < ARRAY_LEN(words); i++)
         if (strcmp(config_string(c, words[i][0], words[i][1]), words[i][1]) != 0)
             return refuse(c, words[i][0], words[i][1], e);
+    const char *act = config_string(c, "act_fn", "silu");
+    if (strcmp(act, "silu") != 0 && strcmp(act, "swish") != 0) /* two names of one function */
+        return refuse(c, "act_fn", "silu", e);
     for (size_t i = 0; i < ARRAY_LEN(numbers); i++)
         if (config_float(c, numbers[i].key, numbers[i].value, -1e6, 1e6) != numbers[i].value)
             return refuse(c, numbers[i].key, numbers[i].value == 1 ? "1" : "3", e);
@@ -85,13 +89,63 @@ static int read_types(struct config *c, const char *key, int count, const char *
     return 0;
 }
 
+/* Blocks in the attentions of one level: a number for all `count`, or one for each. */
+static int read_depths(struct config *c, const char *list, int entry, int count, int *out,
+                       struct err *e)
+{
+    char key[80];
+    snprintf(key, sizeof key, "%s.%d", list, entry);
+    bool whole = config_length(c, list) < 0;
+    int each = whole ? -1 : config_length(c, key);
+    if (each >= 0 && each != count)
+        return err_set(e, -EINVAL, "%s: %s has %d entries, but there are %d attentions",
+                       config_path(c), key, each, count);
+    for (int i = 0; i < count; i++)
+        out[i] = (int)(each >= 0 ? config_int_at(c, key, i, 0, MAX_DEPTH)
+                       : whole   ? config_int(c, list, 1, 0, MAX_DEPTH)
+                                 : config_int_at(c, list, entry, 0, MAX_DEPTH));
+    return config_error(c, e);
+}
+
+/* Lists of the way up begin at the deepest level. Without one it is that of the way down. */
+static int read_transformers(struct config *c, struct unet_config *u, struct err *e)
+{
+    static const char down[] = "transformer_layers_per_block",
+                      up[] = "reverse_transformer_layers_per_block";
+    int n = u->count, own = config_length(c, up), stated = config_length(c, down);
+    if ((own >= 0 && own != n) || (stated >= 0 && stated != n))
+        return err_set(e, -EINVAL, "%s: %s has %d entries, but there are %d blocks", config_path(c),
+                       stated != n && stated >= 0 ? down : up, stated != n ? stated : own, n);
+    for (int i = 0; i < n; i++) {
+        struct unet_level_config *y = &u->level[i];
+        if (read_depths(c, down, i, y->layers, y->transformers, e) != 0 ||
+            read_depths(c, own < 0 ? down : up, own < 0 ? i : n - 1 - i, y->layers + 1,
+                        y->up_transformers, e) != 0)
+            return e->code;
+    }
+    u->middle_transformers = u->level[n - 1].transformers[0];
+    return 0;
+}
+
+static int read_middle(struct config *c, struct unet_config *u, struct err *e)
+{
+    static const char key[] = "mid_block_type";
+    static const char *const words[] = {"UNetMidBlock2DCrossAttn", "UNetMidBlock2D"};
+    const char *word = config_string(c, key, words[0]);
+    u->middle = config_null(c, key)           ? UNET_MIDDLE_NONE
+                : strcmp(word, words[0]) == 0 ? UNET_MIDDLE_ATTENDS
+                                              : UNET_MIDDLE_PLAIN;
+    if (u->middle == UNET_MIDDLE_PLAIN && strcmp(word, words[1]) != 0)
+        return refuse(c, key, "UNetMidBlock2DCrossAttn, UNetMidBlock2D or null", e);
+    return config_error(c, e);
+}
+
 static int read_levels(struct config *c, struct unet_config *u, struct err *e)
 {
     int n = config_length(c, "block_out_channels");
     int width[UNET_MAX_LEVELS], layers[UNET_MAX_LEVELS], heads[UNET_MAX_LEVELS];
-    int text[UNET_MAX_LEVELS], transformers[UNET_MAX_LEVELS], up_transformers[UNET_MAX_LEVELS];
+    int text[UNET_MAX_LEVELS];
     bool down[UNET_MAX_LEVELS], up[UNET_MAX_LEVELS];
-    bool own = config_has(c, "reverse_transformer_layers_per_block");
     if (n < 1 || n > UNET_MAX_LEVELS)
         return err_set(e, -EINVAL, "%s: block_out_channels must list 1 to %d widths",
                        config_path(c), UNET_MAX_LEVELS);
@@ -100,9 +154,6 @@ static int read_levels(struct config *c, struct unet_config *u, struct err *e)
         /* The name is an old mistake that all files share: it is the number of heads. */
         read_each(c, "attention_head_dim", n, 8, 1, 1024, heads, e) != 0 ||
         read_each(c, "cross_attention_dim", n, 1280, 1, 1 << 16, text, e) != 0 ||
-        read_each(c, "transformer_layers_per_block", n, 1, 1, 64, transformers, e) != 0 ||
-        (own && read_each(c, "reverse_transformer_layers_per_block", n, 1, 1, 64, up_transformers,
-                          e) != 0) ||
         read_types(c, "down_block_types", n, "DownBlock2D", "CrossAttnDownBlock2D", down, e) != 0 ||
         read_types(c, "up_block_types", n, "UpBlock2D", "CrossAttnUpBlock2D", up, e) != 0)
         return e->code;
@@ -113,19 +164,18 @@ static int read_levels(struct config *c, struct unet_config *u, struct err *e)
             .layers = layers[i],
             .down = down[i],
             .up = up[n - 1 - i],
-            .transformers = transformers[i],
-            .up_transformers = own ? up_transformers[n - 1 - i] : transformers[i],
             .heads = heads[i],
             .text_width = text[i],
         };
-    return 0;
+    return read_transformers(c, u, e) != 0 ? e->code : read_middle(c, u, e);
 }
 
 static int check_heads(struct config *c, const struct unet_config *u, struct err *e)
 {
     for (int i = 0; i < u->count; i++) {
         const struct unet_level_config *y = &u->level[i];
-        bool attends = y->down || y->up || i == u->count - 1; /* the middle */
+        bool middle = i == u->count - 1 && u->middle == UNET_MIDDLE_ATTENDS;
+        bool attends = y->down || y->up || middle;
         if (attends && y->width % y->heads != 0)
             return err_set(e, -EINVAL,
                            "%s: attention_head_dim (the number of heads) %d does not divide the "

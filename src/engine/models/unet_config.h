@@ -13,18 +13,24 @@
 
 struct unet_level_config {
     int width;
-    int layers;       /* residual blocks on the way down */
-    bool down, up;    /* attends to the text on the way down, up */
-    int transformers; /* blocks in each attention on the way down and in the middle */
-    int up_transformers;
+    int layers;                        /* residual blocks on the way down */
+    bool down, up;                     /* attends to the text on the way down, up */
+    int transformers[UNET_MAX_LAYERS]; /* blocks in each attention on the way down */
+    int up_transformers[UNET_MAX_LAYERS + 1];
     int heads;
     int text_width;
 };
+
+/* What the deepest level goes through: two residual blocks with attention between, one residual
+ * block, or nothing. */
+enum unet_middle { UNET_MIDDLE_ATTENDS, UNET_MIDDLE_PLAIN, UNET_MIDDLE_NONE };
 
 struct unet_config {
     int in_channels, out_channels;
     int count; /* levels, the finest first */
     struct unet_level_config level[UNET_MAX_LEVELS];
+    enum unet_middle middle;
+    int middle_transformers;
     bool linear_projection; /* proj_in and proj_out are matrices, not 1x1 convolutions */
     int groups;
     float norm_eps;

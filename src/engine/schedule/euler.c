@@ -25,6 +25,12 @@ static struct estimate estimate(enum schedule_prediction p, float sigma)
     }
 }
 
+/* Between two sigmas by a rule of their own, not by timesteps? */
+static bool spread(const struct schedule_config *c, bool plain)
+{
+    return (c->karras || c->exponential) && !plain;
+}
+
 /* sigmas[0 … n]: those of the timesteps, log_linear or Karras', then the end. */
 static void fill_sigmas(const struct schedule_order *o, bool plain, const double *times, int n,
                         double *sigmas)
@@ -38,9 +44,10 @@ static void fill_sigmas(const struct schedule_order *o, bool plain, const double
                                : noise_table_sigma(t, times[i]);
     double last = log_linear ? t->sigmas[0] : sigmas[n - 1];
     sigmas[n] = c->final_sigma_min && !plain ? t->sigmas[0] : 0;
-    if (c->karras && !plain)
-        sigmas_karras(c->sigma_min > 0 ? c->sigma_min : last,
-                      c->sigma_max > 0 ? c->sigma_max : sigmas[0], n, sigmas);
+    if (spread(c, plain))
+        (c->karras ? sigmas_karras
+                   : sigmas_exponential)(c->sigma_min > 0 ? c->sigma_min : last,
+                                         c->sigma_max > 0 ? c->sigma_max : sigmas[0], n, sigmas);
     else if (log_linear)
         sigmas[n] = t->sigmas[0]; /* log_linear has n + 1 sigmas of its own */
 }
@@ -63,7 +70,7 @@ static int fill_tables(const struct schedule_order *o, const struct schedule_kin
         s->sigmas[i] = (float)sigmas[i];
     for (int i = 0; i < n; i++)
         s->timesteps[i] =
-            (float)(c->karras && !plain ? noise_table_time(o->table, sigmas[i]) : times[i]);
+            (float)(spread(c, plain) ? noise_table_time(o->table, sigmas[i]) : times[i]);
     float highest = s->sigmas[0];
     s->initial_noise = spacing == SPACING_LEADING ? sqrtf(highest * highest + 1) : highest;
     return 0;

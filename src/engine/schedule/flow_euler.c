@@ -23,9 +23,9 @@ static float shift_static(float sigma, double shift)
     return s * sigma / (1 + s1 * sigma);
 }
 
-static float shift_dynamic(float sigma, double mu)
+static float shift_dynamic(float sigma, double mu, bool linear)
 {
-    float m = (float)exp(mu);
+    float m = (float)(linear ? mu : exp(mu));
     return m / (m + (1 / sigma - 1));
 }
 
@@ -35,7 +35,8 @@ static int make(const struct schedule_order *o, struct schedule *s, struct err *
     (void)e;
     for (int i = 0; i < s->steps; i++) {
         float sigma = raw_sigma(i, s->steps);
-        s->sigmas[i] = c->dynamic ? shift_dynamic(sigma, o->mu) : shift_static(sigma, c->shift);
+        s->sigmas[i] = c->dynamic ? shift_dynamic(sigma, o->mu, c->linear_shift)
+                                  : shift_static(sigma, c->shift);
         s->timesteps[i] = s->sigmas[i] * (float)c->train_timesteps;
     }
     s->initial_noise = 1;

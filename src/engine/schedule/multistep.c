@@ -26,8 +26,9 @@ int multistep_tables(const struct schedule_order *o, bool karras, bool round_tim
     AUTO_FREE double *sigmas = malloc((size_t)n * sizeof(*sigmas));
     if (!times || !sigmas)
         return err_nomem(e);
-    if (karras) {
-        sigmas_karras(t->sigmas[0], t->sigmas[t->count - 1], n, sigmas);
+    if (karras || c->exponential) {
+        (karras ? sigmas_karras : sigmas_exponential)(t->sigmas[0], t->sigmas[t->count - 1], n,
+                                                      sigmas);
         for (int i = 0; i < n; i++)
             times[i] = noise_table_time(t, sigmas[i]);
     } else {
@@ -36,7 +37,8 @@ int multistep_tables(const struct schedule_order *o, bool karras, bool round_tim
             sigmas[i] = noise_table_sigma(t, rint(times[i]));
     }
     for (int i = 0; i < n; i++) {
-        s->timesteps[i] = (float)(round_times ? rint(times[i]) : trunc(times[i]));
+        s->timesteps[i] =
+            (float)(round_times && (karras || !c->exponential) ? rint(times[i]) : trunc(times[i]));
         s->sigmas[i] = (float)sigmas[i];
     }
     s->sigmas[n] = final_sigma;

@@ -156,6 +156,13 @@ void timesteps_spaced(enum schedule_spacing spacing, const struct schedule_confi
     }
 }
 
+void sigmas_exponential(double low, double high, int n, double *out)
+{
+    double from = log(high), to = log(low);
+    for (int i = 0; i < n; i++)
+        out[i] = exp(numpy_linspace(from, to, i, n));
+}
+
 void sigmas_karras(double low, double high, int n, double *out)
 {
     double to = pow(low, 1 / KARRAS_RHO), from = pow(high, 1 / KARRAS_RHO);

@@ -25,5 +25,7 @@ void timesteps_spaced(enum schedule_spacing spacing, const struct schedule_confi
                       bool one_more, double *out);
 /* Karras et al. 2022, eq. 5 with rho 7: out[n] from `high` to `low`. */
 void sigmas_karras(double low, double high, int n, double *out);
+/* The same with even steps of their logarithms. */
+void sigmas_exponential(double low, double high, int n, double *out);
 
 #endif

@@ -9,8 +9,7 @@
 
 /* Options that would change the numbers in a way that is not implemented, when they are true … */
 static const char *const unsupported_flags[] = {
-    "invert_sigmas",  "use_exponential_sigmas", "use_beta_sigmas",
-    "use_lu_lambdas", "stochastic_sampling",    "thresholding",
+    "invert_sigmas", "use_beta_sigmas", "use_lu_lambdas", "stochastic_sampling", "thresholding",
 };
 /* … when they hold any element … */
 static const char *const unsupported_arrays[] = {"trained_betas", "disable_corrector"};
@@ -20,7 +19,7 @@ static const struct {
 } required_words[] = {
     {"algorithm_type", {"dpmsolver++", "deis"}},
     {"timestep_type", {"discrete", "discrete"}},
-    {"time_shift_type", {"exponential", "exponential"}},
+    {"time_shift_type", {"exponential", "linear"}},
 };
 
 /* Words by the number of their enum; an empty word cannot be stated. */
@@ -92,6 +91,7 @@ static void read_flow(struct config *c, bool flow_class, struct schedule_config 
     out->flow = flow_class || config_bool(c, "use_flow_sigmas", false);
     out->shift = config_float(c, flow_class ? "shift" : "flow_shift", 1, 1e-3, 1e3);
     out->dynamic = out->flow && config_bool(c, "use_dynamic_shifting", false);
+    out->linear_shift = !strcmp(config_string(c, "time_shift_type", ""), "linear");
     out->base_shift = config_float(c, "base_shift", 0.5, -100, 100);
     out->max_shift = config_float(c, "max_shift", 1.15, -100, 100);
     out->base_tokens = (int)config_int(c, "base_image_seq_len", 256, 1, INT32_MAX);
@@ -110,6 +110,7 @@ static void read_noise(struct config *c, struct schedule_config *out, struct err
     out->clip_sample = stated_switch(c, "clip_sample");
     out->clip_range = config_float(c, "clip_sample_range", 1, 1e-6, 1e6);
     out->karras = config_bool(c, "use_karras_sigmas", false);
+    out->exponential = config_bool(c, "use_exponential_sigmas", false);
     out->log_linear = choice(c, "interpolation_type", interpolation_words, e) == 1;
     out->sigma_min = config_float(c, "sigma_min", 0, 1e-9, 1e6);
     out->sigma_max = config_float(c, "sigma_max", 0, 1e-9, 1e6);
@@ -123,7 +124,7 @@ static void read_solver(struct config *c, struct schedule_config *out, struct er
     out->solver_order = (int)config_int(c, "solver_order", 2, 1, 3);
     out->lower_order_final = config_bool(c, "lower_order_final", true);
     out->euler_at_final = config_bool(c, "euler_at_final", false);
-    out->skip_prk = config_bool(c, "skip_prk_steps", false);
+    out->skip_prk = stated_switch(c, "skip_prk_steps");
     out->original_steps = (int)config_int(c, "original_inference_steps", 50, 1, 1000000);
     out->timestep_scaling = config_float(c, "timestep_scaling", 10, 1e-6, 1e6);
 }
@@ -145,11 +146,10 @@ int schedule_options_read(struct config *c, bool flow_class, struct schedule_con
         out->prediction = PREDICT_FLOW;
     if (fault.code)
         return err_set(e, fault.code, "%s", fault.text);
-    if (out->flow && out->karras)
-        return err_set(e, -ENOTSUP,
-                       "%s: use_karras_sigmas is true, which is not supported for "
-                       "flow matching",
-                       config_path(c));
+    if (out->flow && (out->karras || out->exponential))
+        return err_set(e, -ENOTSUP, "%s: %s is true, which is not supported for flow matching",
+                       config_path(c),
+                       out->karras ? "use_karras_sigmas" : "use_exponential_sigmas");
     if (!out->flow && out->prediction == PREDICT_FLOW)
         return err_set(e, -ENOTSUP,
                        "%s: prediction_type is 'flow_prediction' without "

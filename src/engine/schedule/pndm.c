@@ -19,12 +19,17 @@ static enum schedule_slot ring(int stored)
     return (enum schedule_slot)(SLOT_0 + stored % RING);
 }
 
+static bool skips(const struct schedule_config *c)
+{
+    return c->skip_prk == SWITCH_ON;
+}
+
 static int rows(const struct schedule_config *c, int steps, struct err *e)
 {
     if (steps > c->train_timesteps)
         return err_set(e, -EINVAL, "scheduler pndm takes at most %d steps, %d are asked for",
                        c->train_timesteps, steps);
-    if (c->skip_prk)
+    if (skips(c))
         return steps == 1 ? 1 : steps + 1;
     if (steps < RING)
         return err_set(e, -EINVAL,
@@ -38,7 +43,7 @@ static int rows(const struct schedule_config *c, int steps, struct err *e)
 static int time_at(const struct schedule_order *o, const double *times, int row)
 {
     int between = o->config->train_timesteps / o->steps;
-    if (o->config->skip_prk)
+    if (skips(o->config))
         return (int)rint(times[row > 1 ? row - 1 : row]);
     if (row >= PRK_ROWS)
         return (int)rint(times[row - PRK_ROWS + 3]);
@@ -152,9 +157,9 @@ static int make(const struct schedule_order *o, struct schedule *s, struct err *
     }
     for (int i = o->first; i < s->steps; i++) {
         int call = i - o->first;
-        if (!c->skip_prk && call < PRK_ROWS)
+        if (!skips(c) && call < PRK_ROWS)
             runge_kutta(o, s, call);
-        else if (!c->skip_prk)
+        else if (!skips(c))
             multistep(o, &s->at[i], (int)s->timesteps[i], call, call - PRK_ROWS + 3);
         else
             multistep(o, &s->at[i], (int)s->timesteps[i], call, call > 1 ? call - 1 : 0);

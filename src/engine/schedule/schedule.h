@@ -46,7 +46,8 @@ struct schedule_config {
     /* flow matching */
     double shift, base_shift, max_shift;
     int base_tokens, max_tokens;
-    bool dynamic; /* shift by mu, which depends on the picture's size, instead of by `shift` */
+    bool dynamic;      /* shift by mu, which depends on the picture's size, instead of by `shift` */
+    bool linear_shift; /* by mu itself, else by exp(mu) */
 
     /* noise tables */
     enum schedule_betas betas;
@@ -60,7 +61,7 @@ struct schedule_config {
     double clip_range;                 /* … to ± this */
 
     /* sigmas */
-    bool karras, log_linear;
+    bool karras, exponential, log_linear;
     double sigma_min, sigma_max; /* of Euler's Karras sigmas; 0: the table's ends */
     bool final_sigma_min;        /* final_sigmas_type sigma_min: the last step stops short of 0 */
 
@@ -68,8 +69,8 @@ struct schedule_config {
     int solver_order; /* 1 … 3 */
     enum schedule_solver solver;
     bool lower_order_final, euler_at_final;
-    bool skip_prk;
-    int original_steps; /* LCM */
+    enum schedule_switch skip_prk; /* skip_prk_steps */
+    int original_steps;            /* LCM */
     double timestep_scaling;
 };
 

@@ -81,9 +81,10 @@ static void flow_tables(const struct schedule_order *o, struct schedule *s)
 {
     const struct schedule_config *c = o->config;
     double end = 1.0 / c->train_timesteps, step = (end - 1.0) / s->steps, sigma = 0;
+    double shift = c->linear_shift ? o->mu : exp(o->mu);
     for (int i = 0; i < s->steps; i++) {
         sigma = i * step + 1.0;
-        sigma = c->dynamic ? exp(o->mu) / (exp(o->mu) + (1 / sigma - 1))
+        sigma = c->dynamic ? shift / (shift + (1 / sigma - 1))
                            : c->shift * sigma / (1 + (c->shift - 1) * sigma);
         if (i == 0 && fabs(sigma - 1) < 1e-6)
             sigma -= 1e-6; /* ln(1 - sigma) has to stay finite */

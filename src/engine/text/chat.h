@@ -13,8 +13,10 @@
 struct chat {
     struct tokenizer *tokenizer;
     int32_t pad;
-    int room;      /* tokens; what is over is cut off, the template's end too */
-    bool thinking; /* false: an empty thought follows, so that the model answers at once */
+    int room;          /* tokens; what is over is cut off, the template's end too */
+    char *system;      /* what the template says before the prompt, or NULL; heap */
+    bool never_thinks; /* the template knows no thoughts */
+    bool thinking;     /* false: an empty thought follows, so that the model answers at once */
 };
 
 /* Opens `c`'s tokenizer/ and checks that a text encoder of `vocabulary` rows can read its tokens.

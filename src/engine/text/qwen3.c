@@ -2,7 +2,9 @@
 
 #include <errno.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/cleanup.h"
 #include "engine/rope.h"
@@ -10,8 +12,9 @@
 struct qwen3_layer {
     struct tensor *input_norm;      /* [width] */
     struct tensor *q, *k, *v;       /* [heads·head, width], [groups·head, width] twice */
+    struct tensor *biases[3];       /* of q, k, v; NULL where there are none */
     struct tensor *q_norm, *k_norm; /* [head] */
-    struct tensor *out;             /* [width, heads·head] */
+    struct tensor *out, *out_bias;  /* [width, heads·head], [width] or NULL */
     struct tensor *mlp_norm;        /* [width] */
     struct tensor *gate, *up;       /* [mlp, width] */
     struct tensor *down;            /* [width, mlp] */
@@ -23,11 +26,56 @@ struct qwen3 {
     int layers;        /* loaded */
     float eps;
     double theta;
+    double stretch; /* of positions: each counts 1/stretch */
+    bool biased;
     struct qwen3_taken taken;
     struct tensor *embedding;  /* [vocabulary, width] */
     struct tensor *final_norm; /* [width], NULL when not taken */
     struct qwen3_layer *layer;
 };
+
+/* Positions as they are, or all of them closer together. Old files say rope_scaling and type. */
+static int read_rope(struct qwen3 *q, struct config *c, struct err *e)
+{
+    const char *at = config_has(c, "rope_scaling") ? "rope_scaling" : "rope_parameters";
+    char key[3][32];
+    snprintf(key[0], sizeof key[0], "%s.rope_type", at);
+    snprintf(key[1], sizeof key[1], "%s.type", at);
+    snprintf(key[2], sizeof key[2], "%s.factor", at);
+    const char *theta = config_has(c, "rope_theta") ? "rope_theta" : "rope_parameters.rope_theta";
+    const char *type = config_string(c, key[0], config_string(c, key[1], "default"));
+    bool linear = strcmp(type, "linear") == 0;
+    q->theta = config_float(c, theta, NAN, 1, 1e12);
+    q->stretch = linear ? config_float(c, key[2], 1, 1e-3, 1e6) : 1;
+    if (config_error(c, e) != 0)
+        return e->code;
+    if (isnan(q->theta))
+        return err_set(e, -EINVAL, "%s: neither rope_theta nor rope_parameters.rope_theta is there",
+                       config_path(c));
+    return linear || strcmp(type, "default") == 0
+               ? 0
+               : err_set(e, -ENOTSUP,
+                         "%s: rope type '%.40s' is not supported; there is: default, linear",
+                         config_path(c), type);
+}
+
+static int check_fixed(struct config *c, struct err *e)
+{
+    const char *act = config_string(c, "hidden_act", "silu");
+    if (strcmp(act, "silu") != 0)
+        return err_set(e, -ENOTSUP, "%s: hidden_act '%.40s' is not supported; expected silu",
+                       config_path(c), act);
+    if (config_bool(c, "use_sliding_window", false))
+        return err_set(e, -ENOTSUP, "%s: use_sliding_window is true, which is not supported",
+                       config_path(c));
+    for (int i = 0; i < config_length(c, "layer_types"); i++)
+        if (strcmp(config_string_at(c, "layer_types", i), "full_attention") != 0)
+            return err_set(e, -ENOTSUP,
+                           "%s: layer_types holds '%.40s', which is not supported; expected "
+                           "full_attention",
+                           config_path(c), config_string_at(c, "layer_types", i));
+    return config_error(c, e);
+}
 
 static int read_config(struct qwen3 *q, struct config *c, struct err *e)
 {
@@ -39,13 +87,9 @@ static int read_config(struct qwen3 *q, struct config *c, struct err *e)
     q->vocabulary = (int)config_int(c, "vocab_size", CONFIG_REQUIRED, 1, 1 << 24);
     q->config_layers = (int)config_int(c, "num_hidden_layers", CONFIG_REQUIRED, 1, 4096);
     q->eps = (float)config_float(c, "rms_norm_eps", 1e-6, 0, 1);
-    const char *theta = config_has(c, "rope_theta") ? "rope_theta" : "rope_parameters.rope_theta";
-    q->theta = config_float(c, theta, NAN, 1, 1e12);
-    if (config_error(c, e) != 0)
+    q->biased = config_bool(c, "attention_bias", false);
+    if (read_rope(q, c, e) != 0 || check_fixed(c, e) != 0)
         return e->code;
-    if (isnan(q->theta))
-        return err_set(e, -EINVAL, "%s: neither rope_theta nor rope_parameters.rope_theta is there",
-                       config_path(c));
     if (q->heads % q->groups || q->head % 2)
         return err_set(e, -EINVAL,
                        "%s: %d heads of %d in %d groups do not fit together: heads must be "
@@ -81,6 +125,12 @@ static void load_layer(const struct qwen3 *q, struct weight_loader *l, struct qw
     y->q = weight(l, SHAPE(qw, w), "layers.%d.self_attn.q_proj.weight", i);
     y->k = weight(l, SHAPE(kw, w), "layers.%d.self_attn.k_proj.weight", i);
     y->v = weight(l, SHAPE(kw, w), "layers.%d.self_attn.v_proj.weight", i);
+    static const char *const names[3] = {"q", "k", "v"};
+    for (int n = 0; n < 3 && q->biased; n++)
+        y->biases[n] =
+            weight(l, SHAPE(n ? kw : qw), "layers.%d.self_attn.%s_proj.bias", i, names[n]);
+    if (q->biased)
+        y->out_bias = weight(l, SHAPE(w), "layers.%d.self_attn.o_proj.bias", i);
     y->q_norm = weight(l, SHAPE(q->head), "layers.%d.self_attn.q_norm.weight", i);
     y->k_norm = weight(l, SHAPE(q->head), "layers.%d.self_attn.k_norm.weight", i);
     y->out = weight(l, SHAPE(w, qw), "layers.%d.self_attn.o_proj.weight", i);
@@ -154,10 +204,11 @@ struct qwen3_call {
 
 /* [1, T, width] → heads [1, T, n, head], normalised and turned by position. */
 static struct tensor *heads(const struct qwen3_call *c, const struct tensor *x,
-                            const struct tensor *w, const struct tensor *norm, int n)
+                            const struct tensor *w, const struct tensor *bias,
+                            const struct tensor *norm, int n)
 {
     struct ops *o = c->o;
-    struct tensor *y = op_linear(o, x, w, NULL, ACT_NONE);
+    struct tensor *y = op_linear(o, x, w, bias, ACT_NONE);
     y = op_reshape(o, y, SHAPE(1, c->tokens, n, c->q->head));
     y = op_rms_norm(o, y, norm, c->q->eps);
     return op_rope(o, y, c->cos, c->sin, false);
@@ -169,15 +220,15 @@ static void attention(const struct qwen3_call *c, const struct qwen3_layer *y, s
     struct ops *o = c->o;
     ops_mark mark = ops_push(o);
     struct tensor *n = op_rms_norm(o, x, y->input_norm, q->eps);
-    struct tensor *query = heads(c, n, y->q, y->q_norm, q->heads);
-    struct tensor *key = heads(c, n, y->k, y->k_norm, q->groups);
-    struct tensor *value = op_linear(o, n, y->v, NULL, ACT_NONE);
+    struct tensor *query = heads(c, n, y->q, y->biases[0], y->q_norm, q->heads);
+    struct tensor *key = heads(c, n, y->k, y->biases[1], y->k_norm, q->groups);
+    struct tensor *value = op_linear(o, n, y->v, y->biases[2], ACT_NONE);
     value = op_reshape(o, value, SHAPE(1, c->tokens, q->groups, q->head));
     struct attention_args args = {
         .scale = 1.0f / sqrtf((float)q->head), .causal = true, .key_mask = c->mask};
     struct tensor *a = op_attention(o, query, key, value, &args);
     a = op_reshape(o, a, SHAPE(1, c->tokens, (int64_t)q->heads * q->head));
-    op_add_to(o, x, op_linear(o, a, y->out, NULL, ACT_NONE));
+    op_add_to(o, x, op_linear(o, a, y->out, y->out_bias, ACT_NONE));
     ops_pop(o, mark);
 }
 
@@ -216,7 +267,7 @@ static void tables(struct qwen3_call *c, const int32_t *mask)
         return;
     }
     for (int i = 0; i < c->tokens; i++)
-        positions[i] = (float)i;
+        positions[i] = (float)(i / c->q->stretch);
     rope_tables(c->o, &rope, positions, c->tokens, &c->cos, &c->sin);
     c->mask = op_from_host(c->o, DTYPE_I32, SHAPE(1, c->tokens), mask);
 }

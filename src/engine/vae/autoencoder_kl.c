@@ -10,6 +10,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "engine/vae/residual.h"
 #include "engine/vae/vae.h"
@@ -172,6 +173,27 @@ static void read_widths(struct config *c, const char *key, int levels, int *widt
         width[i] = (int)config_int_at(c, key, i, 1, 16384);
 }
 
+/* Options with one possible value. */
+static int kl_check(struct config *c, int levels, struct err *e)
+{
+    static const char *const types[][2] = {{"down_block_types", "DownEncoderBlock2D"},
+                                           {"up_block_types", "UpDecoderBlock2D"}};
+    const char *act = config_string(c, "act_fn", "silu");
+    if (strcmp(act, "silu") != 0 && strcmp(act, "swish") != 0)
+        return err_set(e, -ENOTSUP, "%s: act_fn '%.40s' is not supported; expected silu",
+                       config_path(c), act);
+    for (int k = 0; k < 2; k++)
+        for (int i = 0; i < levels && config_length(c, types[k][0]) >= 0; i++)
+            if (strcmp(config_string_at(c, types[k][0], i), types[k][1]) != 0)
+                return config_error(c, NULL)
+                           ? config_error(c, e)
+                           : err_set(e, -ENOTSUP,
+                                     "%s: %s holds '%.40s', which is not supported; expected %s",
+                                     config_path(c), types[k][0],
+                                     config_string_at(c, types[k][0], i), types[k][1]);
+    return 0;
+}
+
 static int kl_read(struct part *p, struct kl *k, struct kl_config *kc, struct vae *v, struct err *e)
 {
     struct config *c = p->config;
@@ -179,6 +201,8 @@ static int kl_read(struct part *p, struct kl *k, struct kl_config *kc, struct va
     if (kc->levels < 1 || kc->levels > MAX_LEVELS)
         return err_set(e, -EINVAL, "%s: block_out_channels must list 1 to %d widths",
                        config_path(c), MAX_LEVELS);
+    if (kl_check(c, kc->levels, e) != 0)
+        return e->code;
     bool own = config_length(c, "decoder_block_out_channels") == kc->levels;
     read_widths(c, "block_out_channels", kc->levels, kc->encoder_width);
     read_widths(c, own ? "decoder_block_out_channels" : "block_out_channels", kc->levels,
@@ -186,6 +210,7 @@ static int kl_read(struct part *p, struct kl *k, struct kl_config *kc, struct va
     kc->layers = (int)config_int(c, "layers_per_block", 1, 1, MAX_LAYERS - 1);
     kc->latent = (int)config_int(c, "latent_channels", 4, 1, 4096);
     kc->pixels = (int)config_int(c, "in_channels", 3, 3, 3);
+    config_int(c, "out_channels", 3, 3, 3);
     kc->quant = config_bool(c, "use_quant_conv", true);
     kc->post_quant = config_bool(c, "use_post_quant_conv", true);
     kc->attention = config_bool(c, "mid_block_add_attention", true);
