@@ -55,15 +55,27 @@ static bool reads_beside(const struct run *r, int index)
            (mode == OMNI_IMAGE_TO_IMAGE || (mode == OMNI_INPAINT && index > 0));
 }
 
+/* A picture of the drawing's shape goes to the model as it is: the engine makes it the drawing's
+ * size as the original pipelines do, to the byte. */
+static int read_for_model(struct run *r, const char *name, enum media_read_as as,
+                          struct picture *out, struct err *e)
+{
+    int code = reference_read(r, name, as, 0, 0, out, e);
+    if (!code && size_same_shape(out, r->draw_width, r->draw_height))
+        return models_room(r->models, r->model, picture_frame_bytes(out), e);
+    picture_free(out);
+    return code ? code : reference_read(r, name, as, r->draw_width, r->draw_height, out, e);
+}
+
 static int read_image(struct run *r, int index, struct err *e)
 {
     struct picture *p = &r->references[index];
     if (r->request.mode == MODE_OUTPAINT && index == 0)
         return outpaint_read(r, r->draw_width, r->draw_height, p, &r->mask, e);
-    bool beside = reads_beside(r, index);
-    int code = reference_read(r, r->request.images[index], MEDIA_READ_RGB,
-                              beside ? 0 : r->draw_width, r->draw_height, p, e);
-    if (!code && beside)
+    if (!reads_beside(r, index))
+        return read_for_model(r, r->request.images[index], MEDIA_READ_RGB, p, e);
+    int code = reference_read(r, r->request.images[index], MEDIA_READ_RGB, 0, 0, p, e);
+    if (!code)
         code = models_room(r->models, r->model, picture_frame_bytes(p), e);
     return code;
 }
@@ -84,8 +96,7 @@ int references_read(struct run *r, struct err *e)
     for (; r->reference_count < q->image_count && !code; r->reference_count++)
         code = read_image(r, r->reference_count, e);
     if (!code && q->mask)
-        code =
-            reference_read(r, q->mask, MEDIA_READ_MASK, r->draw_width, r->draw_height, &r->mask, e);
+        code = read_for_model(r, q->mask, MEDIA_READ_MASK, &r->mask, e);
     if (!code && q->line[KEY_STRENGTH] > 0 && strength_is_idle(r))
         run_note(r, "strength has no effect: this model reads pictures beside the drawing");
     return code;

@@ -50,13 +50,28 @@ static void crop_center(const struct picture *in, int width, int height, uint8_t
         memcpy(out + (size_t)y * to_row, in->rgb + (top + (size_t)y) * from_row + left, to_row);
 }
 
+/* What `in` has to become to cover a size. */
+static void cover(const struct picture *in, int width, int height, double *w, double *h)
+{
+    double scale = fmax((double)width / in->width, (double)height / in->height);
+    *w = fmax(width, round(in->width * scale));
+    *h = fmax(height, round(in->height * scale));
+}
+
+bool size_same_shape(const struct picture *in, int width, int height)
+{
+    double w, h;
+    cover(in, width, height, &w, &h);
+    return w == width && h == height;
+}
+
 int size_cover_frame(const struct picture *in, enum media_scale how, struct picture *out, int index,
                      struct err *e)
 {
     int width = out->width, height = out->height;
-    double scale = fmax((double)width / in->width, (double)height / in->height);
-    double w = fmax(width, round(in->width * scale)), h = fmax(height, round(in->height * scale));
     struct picture scaled = {0};
+    double w, h;
+    cover(in, width, height, &w, &h);
     if (w > 65535 || h > 65535)
         return err_set(e, -EINVAL, "a picture of %dx%d is too long and thin for %dx%d", in->width,
                        in->height, width, height);

@@ -13,6 +13,8 @@
 void size_to_draw(int width, int height, int native_width, int native_height, int multiple,
                   int *draw_width, int *draw_height);
 
+/* Does size_cover cut nothing off? */
+bool size_same_shape(const struct picture *in, int width, int height);
 /* Scales every frame so that it covers width x height and cuts what stands over, evenly on both
  * sides. The caller frees `out`. -EINVAL, -ENOMEM. */
 int size_cover(const struct picture *in, int width, int height, enum media_scale how,

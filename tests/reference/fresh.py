@@ -47,7 +47,7 @@ allow_no_watermark = yes
 SWAPS = {"euler": "EulerDiscreteScheduler", "euler_a": "EulerAncestralDiscreteScheduler", "ddim": "DDIMScheduler",
          "dpmpp_2m": "DPMSolverMultistepScheduler", "dpmpp_2m_karras": "DPMSolverMultistepScheduler", "unipc": "UniPCMultistepScheduler", "pndm": "PNDMScheduler",
          "lcm": "LCMScheduler"}
-FAULTS = (ValueError, IndexError, ZeroDivisionError)  # requests that diffusers itself does not draw
+FAULTS = (ValueError, IndexError, ZeroDivisionError, RuntimeError)  # requests that diffusers itself does not draw
 
 
 # ---- requests ----
@@ -124,19 +124,23 @@ def swapped(own, word):
     return getattr(diffusers, SWAPS[word]).from_config(own.config, **karras)
 
 
+def stretched(q):
+    """For pipelines that draw at the size of what is given."""
+    return q["images"][0].resize((q["width"], q["height"]), Image.LANCZOS)
+
+
 def by_diffusers(pipe, q, index):
     drawing = sibling(pipe, q["mode"])
     own = drawing.scheduler
     more = {"width": q["width"], "height": q["height"]}
     if q["mode"] == "inpaint":
-        more.update(image=q["images"][0], mask_image=q["mask"], strength=q["strength"])
+        more.update(image=stretched(q) if "Klein" in type(pipe).__name__ else q["images"][0], mask_image=q["mask"], strength=q["strength"])
         if len(q["images"]) > 1:
             more["image_reference"] = q["images"][1:] if len(q["images"]) > 2 else q["images"][1]
     elif q["mode"] == "image_to_image" and "Klein" in type(pipe).__name__:
         more["image"] = q["images"]
     elif q["mode"] == "image_to_image":
-        given = q["images"][0].resize((q["width"], q["height"]), Image.LANCZOS)  # the pipelines take its size
-        more = {"image": given, "strength": q["strength"]}
+        more = {"image": stretched(q), "strength": q["strength"]}
         if "ZImage" in type(pipe).__name__:
             more.update(width=q["width"], height=q["height"])
     if "negative_prompt" in q and "Klein" not in type(pipe).__name__:
@@ -182,6 +186,8 @@ def by_program(profile, q, folder):
 
 def decibels(q, found, expected):
     """Where the mask is black, the program gives the picture back to the pixel: that is not compared."""
+    if found.shape != expected.shape:
+        return 0.0
     error = (found.astype(float) - np.rint(expected * 255))**2
     if "mask" in q:
         white = q["mask"].resize((q["width"], q["height"]), Image.BILINEAR)
@@ -194,9 +200,10 @@ def decibels(q, found, expected):
 # ---- all together ----
 
 def modes_of(pipe):
-    if "Klein" in type(pipe).__name__ or "ZImage" in type(pipe).__name__ or pipe.unet.config.in_channels == 4:
-        return ["text_to_image", "text_to_image", "image_to_image", "inpaint"]
-    return ["inpaint"]
+    channels = pipe.unet.config.in_channels if hasattr(pipe, "unet") else 4
+    if channels == 9:
+        return ["inpaint"]
+    return ["text_to_image", "text_to_image", "image_to_image"] + ["inpaint"] * (channels == 4)
 
 
 def more_pictures(r, q):

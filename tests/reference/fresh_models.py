@@ -285,11 +285,6 @@ def channels_of(r, kinds):
     return (latent, latent), kinds[0]
 
 
-def noise_pipe(r, folder, kind, parts, told):
-    pipe = kind(**parts, **told)
-    return stored(r, pipe, folder, kind)
-
-
 SD = (StableDiffusionPipeline, StableDiffusionInpaintPipeline)
 SDXL = (StableDiffusionXLPipeline, StableDiffusionXLInpaintPipeline)
 UNSAFE = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
@@ -302,7 +297,7 @@ def sd(r, folder):
     parts = {"scheduler": noise_scheduler(r), "tokenizer": tokenizer,
              "text_encoder": clip(r, transformers.CLIPTextModel, tokenizer, width, width),
              "unet": unet(r, width, channels, 8, None), "vae": sd_vae(r, channels[1], 0.18215)}
-    return noise_pipe(r, folder, kind, parts, UNSAFE)
+    return stored(r, kind(**parts, **UNSAFE), folder, kind)
 
 
 def sdxl(r, folder):
@@ -315,7 +310,8 @@ def sdxl(r, folder):
              "text_encoder_2": clip(r, transformers.CLIPTextModelWithProjection, tokenizer_2, second, projection),
              "unet": unet(r, first + second, channels, 16, (projection, r.choice([8, 32]))),
              "vae": sd_vae(r, channels[1], 0.13025)}
-    return noise_pipe(r, folder, kind, parts, {"force_zeros_for_empty_prompt": r.random() < 0.5, "add_watermarker": False})
+    pipe = kind(**parts, force_zeros_for_empty_prompt=r.random() < 0.5, add_watermarker=False)
+    return stored(r, pipe, folder, kind)
 
 
 # ---- what a single file can hold: configurations that follow from shapes ----
@@ -357,6 +353,12 @@ def published_scheduler(version):
     return PNDMScheduler.from_config(noise)
 
 
+def as_published(pipe, version):
+    """Options that the published file leaves out take the defaults of a scheduler that is swapped in."""
+    pipe.scheduler = published_scheduler(version)
+    return pipe
+
+
 def file_of_sd(version):
     def make(r, folder):
         tokenizer = clip_tokenizer(r, f"{folder}-tokenizer", "<|endoftext|>" if version == "1" else "!")
@@ -365,7 +367,7 @@ def file_of_sd(version):
         parts = {"scheduler": published_scheduler(version), "tokenizer": tokenizer,
                  "text_encoder": published_clip(r, transformers.CLIPTextModel, tokenizer, act),
                  "unet": published_unet(r, 64, channels, False, version == "2"), "vae": published_vae(r, 0.18215)}
-        return noise_pipe(r, folder, kind, parts, UNSAFE)
+        return as_published(stored(r, kind(**parts, **UNSAFE), folder, kind), version)
     return make
 
 
@@ -376,7 +378,8 @@ def file_of_sdxl(r, folder):
              "text_encoder": published_clip(r, transformers.CLIPTextModel, tokenizer, "quick_gelu"),
              "text_encoder_2": published_clip(r, transformers.CLIPTextModelWithProjection, tokenizer_2, "gelu"),
              "unet": published_unet(r, 128, (4, 4), True, True), "vae": published_vae(r, 0.13025)}
-    return noise_pipe(r, folder, SDXL[0], parts, {"force_zeros_for_empty_prompt": True, "add_watermarker": False})
+    pipe = SDXL[0](**parts, force_zeros_for_empty_prompt=True, add_watermarker=False)
+    return as_published(stored(r, pipe, folder, SDXL[0]), "xl")
 
 
 MAKERS = {"klein": klein, "zimage": zimage, "sdxl": sdxl, "sd": sd, "file-sd": file_of_sd("1"), "file-sd2": file_of_sd("2"),
