@@ -46,6 +46,12 @@ static void zimage_shifts_by_the_picture_s_size_as_diffusers_does(void **state)
     golden_check("tests/engine/golden/zimage-dynamic", QWEN_TOKENIZER, LEAST_DB);
 }
 
+static void zimage_with_other_options_draws_as_diffusers_does(void **state)
+{
+    (void)state;
+    golden_check("tests/engine/golden/zimage-options", QWEN_TOKENIZER, LEAST_DB);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -55,6 +61,7 @@ int main(void)
         cmocka_unit_test(klein_draws_frames_by_themselves_as_diffusers_does),
         cmocka_unit_test(zimage_draws_as_diffusers_does),
         cmocka_unit_test(zimage_shifts_by_the_picture_s_size_as_diffusers_does),
+        cmocka_unit_test(zimage_with_other_options_draws_as_diffusers_does),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -48,6 +48,18 @@ static void unet_that_is_told_the_guidance_draws_as_diffusers_does(void **state)
     golden_check(GOLDEN "sdxl-lcm", TOKENIZER, LEAST_DB);
 }
 
+static void inpainting_leaves_runge_kutta_steps_out_as_diffusers_does(void **state)
+{
+    (void)state;
+    golden_check(GOLDEN "sd15-prk", TOKENIZER, LEAST_DB);
+}
+
+static void unets_with_other_middles_and_depths_draw_as_diffusers_does(void **state)
+{
+    (void)state;
+    golden_check(GOLDEN "sdxl-uneven", TOKENIZER, LEAST_DB);
+}
+
 static void unet_with_channels_for_inpainting_draws_as_diffusers_does(void **state)
 {
     (void)state;
@@ -236,6 +248,8 @@ int main(void)
         cmocka_unit_test(stable_diffusion_2_draws_as_diffusers_does),
         cmocka_unit_test(stable_diffusion_xl_draws_as_diffusers_does),
         cmocka_unit_test(unet_that_is_told_the_guidance_draws_as_diffusers_does),
+        cmocka_unit_test(inpainting_leaves_runge_kutta_steps_out_as_diffusers_does),
+        cmocka_unit_test(unets_with_other_middles_and_depths_draw_as_diffusers_does),
         cmocka_unit_test(unet_with_channels_for_inpainting_draws_as_diffusers_does),
         cmocka_unit_test(a_batch_gives_the_bytes_of_each_request_alone),
         cmocka_unit_test(what_a_checkpoint_leaves_open_is_as_in_its_pipeline),

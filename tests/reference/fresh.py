@@ -87,7 +87,7 @@ def request(r, modes, multiple, guided, swaps):
     if r.random() < 0.25:
         q["count"] = r.randint(2, 3)
     if mode != "text_to_image":
-        q["strength"] = round(r.uniform(1.01 / steps, 1.0), 2) if r.random() < 0.7 else r.choice([1.0, 0.99, 0.01])
+        q["strength"] = min(1.0, round(r.uniform(1.01 / steps, 1.0), 2)) if r.random() < 0.7 else r.choice([1.0, 0.99, 0.01])
         q["images"] = [picture(r, *scaled(r, q))]
     if mode == "inpaint":
         q["mask"] = mask(r, *scaled(r, q))
@@ -114,7 +114,8 @@ def sibling(pipe, mode):
         return pipe
     more = {n: pipe.config[n] for n in ("requires_safety_checker", "force_zeros_for_empty_prompt", "is_distilled")
             if n in pipe.config}
-    other = cls(**pipe.components, **more)
+    own = {**pipe.components, "scheduler": copy.deepcopy(pipe.scheduler)}  # siblings correct its options, each its own
+    other = cls(**own, **more)
     other.set_progress_bar_config(disable=True)
     return other
 
@@ -134,7 +135,8 @@ def by_diffusers(pipe, q, index):
     own = drawing.scheduler
     more = {"width": q["width"], "height": q["height"]}
     if q["mode"] == "inpaint":
-        more.update(image=stretched(q) if "Klein" in type(pipe).__name__ else q["images"][0], mask_image=q["mask"], strength=q["strength"])
+        more.update(image=q["images"][0] if hasattr(pipe, "unet") else stretched(q), mask_image=q["mask"],
+                    strength=q["strength"])
         if len(q["images"]) > 1:
             more["image_reference"] = q["images"][1:] if len(q["images"]) > 2 else q["images"][1]
     elif q["mode"] == "image_to_image" and "Klein" in type(pipe).__name__:

@@ -4,6 +4,7 @@ tests/engine/test_stable_diffusion.c.
 
 usage: golden_stable_diffusion.py      from the repository's root; needs torch diffusers transformers
 """
+import copy
 import json
 
 import diffusers
@@ -35,11 +36,11 @@ def encoder(kind, width, act, projection, end):
         bos_token_id=count - 2, eos_token_id=end or count - 1)))
 
 
-def vae(scaling):
+def vae(scaling, **options):
     return det.fill(AutoencoderKL(
         block_out_channels=(8, 8, 16), down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3, layers_per_block=1, latent_channels=4, norm_num_groups=4,
-        sample_size=32, scaling_factor=scaling))
+        sample_size=32, scaling_factor=scaling, **options))
 
 
 def unet(down, up, **options):
@@ -74,19 +75,22 @@ def sibling(pipe, kind):
     if type(pipe).__name__.endswith(kind):
         return pipe
     family = type(pipe).__name__.removesuffix("Pipeline")
-    return getattr(diffusers, family + kind)(**pipe.components, **{n: pipe.config[n] for n in names})
+    own = {**pipe.components, "scheduler": copy.deepcopy(pipe.scheduler)}  # siblings correct its options, each its own
+    return getattr(diffusers, family + kind)(**own, **{n: pipe.config[n] for n in names})
 
 
 def draw(pipe, cases):
-    own, pictures = pipe.scheduler, []
+    pictures = []
     for c in cases:
         kind, more = pictures_of(c)
         drawing = pipe if kind == "Pipeline" else sibling(pipe, kind)
+        own = drawing.scheduler
         drawing.scheduler = getattr(diffusers, CLASSES[c["scheduler"]]).from_config(own.config) \
             if "scheduler" in c else own
         x = drawing(prompt=c["prompt"], negative_prompt=c.get("negative_prompt"),
                     num_inference_steps=c["steps"], guidance_scale=c["guidance"],
                     generator=torch.Generator().manual_seed(c["seed"]), output_type="np", **more).images[0]
+        drawing.scheduler = own
         pictures.append((c, x.transpose(2, 0, 1)))
     return pictures
 
@@ -152,6 +156,24 @@ def sd15_inpaint():
         StableDiffusionInpaintPipeline)
 
 
+def sd15_prk():
+    """Runge-Kutta steps, which the pipeline that inpaints leaves out; a UNet without a middle; an autoencoder with
+    neither attention nor outer filters, whose shift counts for nothing."""
+    odd = vae(0.5, shift_factor=0.3, mid_block_add_attention=False, use_quant_conv=False, use_post_quant_conv=False)
+    parts = {
+        "text_encoder": encoder(CLIPTextModel, 32, "quick_gelu", 32, None),
+        "unet": unet((ATTENDS, ACROSS), (UP, ATTENDS_UP), block_out_channels=(8, 16), layers_per_block=1,
+                     cross_attention_dim=32, attention_head_dim=2, mid_block_type=None, act_fn="swish"),
+        "vae": odd}
+    scheduler = {"_class_name": "PNDMScheduler", **BETAS, "skip_prk_steps": False, "set_alpha_to_one": False,
+                 "steps_offset": 1}
+    stable_diffusion("sd15-prk", parts, scheduler, "tokenizer", [
+        case("a red fox", 40, 24, 5, 4.0, 0),
+        from_picture("a door", 32, 32, 6, 5.0, 1, 0.7, [32, 32, 2], mask=[32, 32, -1]),
+        from_picture("a gate", 40, 24, 5, 3.0, 2, 0.6, [40, 24, 1], mask=[40, 24, 5], scheduler="euler"),
+        from_picture("a tower", 32, 32, 7, 3.0, 3, 0.5, [32, 32, 1])])
+
+
 def sd21():
     """As version 2.1: velocity prediction, matrices around attention, heads by level."""
     parts = {
@@ -209,6 +231,24 @@ def sdxl_inpaint():
         StableDiffusionXLInpaintPipeline)
 
 
+def sdxl_uneven():
+    """Attentions of other depths at every place, one residual block in the middle, an odd width of the guidance."""
+    parts = {
+        "text_encoder": encoder(CLIPTextModel, 24, "quick_gelu", 24, 2),
+        "text_encoder_2": encoder(CLIPTextModelWithProjection, 40, "gelu", 20, 2),
+        "unet": unet((ATTENDS, ATTENDS), (ATTENDS_UP, ATTENDS_UP), block_out_channels=(8, 16), layers_per_block=2,
+                     cross_attention_dim=64, attention_head_dim=[1, 2], use_linear_projection=True,
+                     transformer_layers_per_block=[[2, 1], 1], reverse_transformer_layers_per_block=[[1, 2, 1], 2],
+                     mid_block_type="UNetMidBlock2D", addition_embed_type="text_time", addition_time_embed_dim=8,
+                     time_cond_proj_dim=9, projection_class_embeddings_input_dim=20 + 6 * 8),
+        "vae": vae(0.13025)}
+    scheduler = {"_class_name": "EulerDiscreteScheduler", **BETAS, "steps_offset": 1, "timestep_spacing": "leading",
+                 "use_exponential_sigmas": True}
+    stable_diffusion_xl("sdxl-uneven", parts, scheduler, True, [
+        case("a cat!", 24, 48, 3, 3.0, 0),
+        case("a dog", 32, 32, 4, 5.0, 1, scheduler="unipc")])
+
+
 def sdxl_lcm_parts():
     return {
         "text_encoder": encoder(CLIPTextModel, 24, "quick_gelu", 24, 2),
@@ -231,5 +271,5 @@ def sdxl_lcm():
 
 if __name__ == "__main__":
     torch.set_grad_enabled(False)
-    for make in (sd15, sd15_inpaint, sd21, sdxl, sdxl_inpaint, sdxl_lcm):
+    for make in (sd15, sd15_inpaint, sd21, sdxl, sdxl_inpaint, sdxl_lcm, sd15_prk, sdxl_uneven):
         make()

@@ -36,6 +36,19 @@ DYNAMIC = [
 ]
 
 
+OPTIONS = [
+    {"prompt": "a red boat", "negative_prompt": "blurred", "width": 48, "height": 64, "steps": 4, "guidance": 2.0,
+     "seed": 7},
+]
+
+
+def with_options(modules):
+    """Biases and positions closer together in the text encoder."""
+    config = modules["text_encoder"].config.to_dict()
+    config.update(attention_bias=True, rope_parameters={"rope_theta": 1e6, "rope_type": "linear", "factor": 4.0})
+    return {**modules, "text_encoder": det.fill(transformers.Qwen3Model(transformers.Qwen3Config(**config)))}
+
+
 def parts():
     transformer = ZImageTransformer2DModel(
         in_channels=16, dim=48, n_layers=2, n_refiner_layers=1, n_heads=3, n_kv_heads=3, norm_eps=1e-5,
@@ -62,6 +75,8 @@ def main():
     draw("zimage", FlowMatchEulerDiscreteScheduler(shift=3.0), modules, tokenizer, CASES)
     draw("zimage-dynamic", FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, max_image_seq_len=1024),
          modules, tokenizer, DYNAMIC)
+    draw("zimage-options", FlowMatchEulerDiscreteScheduler(
+        use_dynamic_shifting=True, max_image_seq_len=1024, time_shift_type="linear"), with_options(modules), tokenizer, OPTIONS)
 
 
 def draw(name, scheduler, modules, tokenizer, cases):

@@ -215,8 +215,12 @@ struct tensor *unet_guidance(const struct unet *u, struct ops *o, const float *g
     const struct unet_config *c = &u->config;
     ops_mark mark = ops_push(o);
     struct tensor *w = op_from_host(o, DTYPE_F32, SHAPE(batch), guidance);
-    w = op_timestep_embedding(o, op_affine(o, w, 1000, -1000), c->guidance_width, false, 1);
-    w = op_reshape(o, w, SHAPE(batch, 1, c->guidance_width));
+    int even = c->guidance_width - c->guidance_width % 2;
+    w = op_timestep_embedding(o, op_affine(o, w, 1000, -1000), even, false, 1);
+    const struct tensor *parts[2] = {op_reshape(o, w, SHAPE(batch, 1, even))};
+    if (even < c->guidance_width)
+        parts[1] = op_zeros(o, DTYPE_F32, SHAPE(batch, 1, 1));
+    w = op_concat(o, parts, even < c->guidance_width ? 2 : 1, 2);
     return ops_pop_keep(o, mark, op_linear(o, w, u->guidance, NULL, ACT_NONE));
 }
 
