@@ -4,12 +4,14 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
 #include "../support/kl_part.h"
 #include "../support/known.h"
 #include "base/cleanup.h"
+#include "base/str.h"
 #include "engine/vae/vae.h"
 
 static const char flux2_config[] =
@@ -154,6 +156,30 @@ static void bands_and_maps_made_again_change_no_bit_and_save_memory(void **state
     bench_close(&b);
 }
 
+static void assert_refused(const char *option, const char *named)
+{
+    struct bench b;
+    struct vae v;
+    struct err e = {0};
+    AUTO_STR struct str config = {0};
+    str_addf(&config, "%.*s, %s}", (int)strlen(kl_config) - 1, kl_config, option);
+    bench_open(&b, kl_part(2), "diffusion_pytorch_model", config.data);
+    assert_true(vae_load(&b.part, &v, &e) < 0);
+    if (!strstr(e.text, named))
+        fail_msg("'%s' is not named: %s", named, e.text);
+    bench_close(&b);
+}
+
+static void options_that_would_change_the_numbers_are_refused_by_name(void **state)
+{
+    (void)state;
+    assert_refused("\"act_fn\": \"gelu\"", "act_fn");
+    assert_refused("\"out_channels\": 4", "out_channels");
+    assert_refused("\"down_block_types\": [\"DownEncoderBlock2D\", \"AttnDownEncoderBlock2D\"]",
+                   "AttnDownEncoderBlock2D");
+    assert_refused("\"up_block_types\": [\"UpDecoderBlock2D\"]", "up_block_types");
+}
+
 static void old_names_of_the_attention_are_read(void **state)
 {
     (void)state;
@@ -180,6 +206,7 @@ int main(void)
         cmocka_unit_test(autoencoder_kl_encodes_the_known_log_variance),
         cmocka_unit_test(autoencoder_kl_decodes_the_known_answer),
         cmocka_unit_test(bands_and_maps_made_again_change_no_bit_and_save_memory),
+        cmocka_unit_test(options_that_would_change_the_numbers_are_refused_by_name),
         cmocka_unit_test(old_names_of_the_attention_are_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

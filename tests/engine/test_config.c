@@ -12,7 +12,7 @@
 
 static const char text[] =
     "{\"layers\": 3, \"eps\": 1e-6, \"theta\": 2000, \"tied\": true, \"name\": \"x\","
-    " \"none\": null, \"axes\": [16, 17], \"words\": [\"a\", \"b\"],"
+    " \"none\": null, \"axes\": [16, 17], \"pairs\": [1, [3, 4]], \"words\": [\"a\", \"b\"],"
     " \"rope\": {\"theta\": 5.5, \"deep\": {\"er\": 7}}, \"a.b\": 9}";
 
 static struct config *sample(void)
@@ -37,6 +37,9 @@ static void values_come_back_with_their_type(void **state)
     assert_string_equal(config_string_at(c, "words", 0), "a");
     assert_int_equal(config_int(c, "rope.deep.er", 0, 0, 9), 7);
     assert_int_equal(config_int(c, "a.b", 0, 0, 9), 9); /* a key that holds a dot wins */
+    assert_int_equal(config_int(c, "axes.1", 0, 0, 99), 17);
+    assert_int_equal(config_length(c, "pairs.1"), 2);
+    assert_int_equal(config_int_at(c, "pairs.1", 0, 0, 99), 3);
     assert_int_equal(config_error(c, NULL), 0);
     config_close(c);
 }
@@ -52,7 +55,13 @@ static void missing_and_null_give_the_fallback(void **state)
     assert_null(config_string(c, "none", NULL));
     assert_int_equal(config_length(c, "none"), -1);
     assert_int_equal(config_length(c, "layers"), -1);
+    assert_int_equal(config_int(c, "axes.2", 42, 0, 99), 42);
+    assert_int_equal(config_int(c, "axes.x", 42, 0, 99), 42);
+    assert_int_equal(config_int(c, "axes.", 42, 0, 99), 42);
     assert_false(config_has(c, "none"));
+    assert_true(config_null(c, "none"));
+    assert_false(config_null(c, "absent"));
+    assert_false(config_null(c, "layers"));
     assert_true(config_has(c, "rope.theta"));
     assert_int_equal(config_error(c, NULL), 0);
     config_close(c);

@@ -374,6 +374,32 @@ static void qwen3_refuses_a_hidden_state_that_is_not_there(void **state)
     bench_close(&b);
 }
 
+static void qwen3_options_that_would_change_the_numbers_are_refused_by_name(void **state)
+{
+    static const char *const cases[][2] = {
+        {"\"hidden_act\": \"gelu\"", "hidden_act"},
+        {"\"use_sliding_window\": true", "use_sliding_window"},
+        {"\"layer_types\": [\"full_attention\", \"sliding_attention\"]", "sliding_attention"},
+        {"\"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 4.0}", "yarn"},
+        {"\"rope_scaling\": {\"type\": \"dynamic\", \"factor\": 4.0}", "dynamic"},
+        {"\"attention_bias\": true", "self_attn.q_proj.bias"},
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct bench b;
+        struct err err = {0};
+        struct qwen3 *q;
+        struct qwen3_taken taken = {.count = 1, .layer = {2}};
+        AUTO_STR struct str config = {0};
+        str_addf(&config, "%.*s, %s}", (int)strlen(qwen3_config) - 1, qwen3_config, cases[i][0]);
+        bench_open(&b, qwen3_part("model."), "model", config.data);
+        assert_true(qwen3_load(&b.part, &taken, &q, &err) < 0);
+        if (!strstr(err.text, cases[i][1]))
+            fail_msg("'%s' is not named: %s", cases[i][1], err.text);
+        bench_close(&b);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -389,6 +415,7 @@ int main(void)
         cmocka_unit_test(qwen3_joins_hidden_states_token_by_token),
         cmocka_unit_test(qwen3_loads_names_without_prefix_and_only_needed_layers),
         cmocka_unit_test(qwen3_refuses_a_hidden_state_that_is_not_there),
+        cmocka_unit_test(qwen3_options_that_would_change_the_numbers_are_refused_by_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

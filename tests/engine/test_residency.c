@@ -1,14 +1,22 @@
 /* Weights are in memory as it allows: none before a request needs them, text encoders and the rest
  * by turns where both do not fit, and what is drawn is the same. Run from the repository root. */
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 
+#include "../support/det.h"
+#include "../support/golden.h"
+#include "../support/tensors.h"
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/str.h"
 #include "engine/backend.h"
 #include "engine/residency.h"
 
@@ -146,6 +154,100 @@ static void a_prompt_that_is_known_wakes_no_text_encoder(void **state)
     omni_model_free(m);
 }
 
+/* ---- quantized matrices in their blocks ---- */
+
+#define KLEIN "tests/engine/golden/klein-base"
+#define WIDE  256
+#define MLP   (33 * WIDE) /* so that the only block's matrices are too large to be packed */
+
+static void add_matrix(struct tensors *s, const char *name, int64_t rows, int64_t columns)
+{
+    struct named_tensor *t = tensors_add(s, name, 2, (int64_t[]){rows, columns});
+    det_weight(name, 2, t->dims, t->data);
+}
+
+/* A transformer that goes with the golden text encoder and autoencoder. */
+static void write_wide_transformer(const char *path)
+{
+    static const char block[] = "single_transformer_blocks.0.attn.";
+    static const struct {
+        const char *name;
+        int64_t rows, columns;
+    } matrices[] = {
+        {"x_embedder.weight", WIDE, 16},
+        {"context_embedder.weight", WIDE, 144},
+        {"time_guidance_embed.timestep_embedder.linear_1.weight", WIDE, 256},
+        {"time_guidance_embed.timestep_embedder.linear_2.weight", WIDE, WIDE},
+        {"double_stream_modulation_img.linear.weight", 6 * WIDE, WIDE},
+        {"double_stream_modulation_txt.linear.weight", 6 * WIDE, WIDE},
+        {"single_stream_modulation.linear.weight", 3 * WIDE, WIDE},
+        {"norm_out.linear.weight", 2 * WIDE, WIDE},
+        {"proj_out.weight", 16, WIDE},
+        {"single_transformer_blocks.0.attn.to_qkv_mlp_proj.weight", 3 * WIDE + 2 * MLP, WIDE},
+        {"single_transformer_blocks.0.attn.to_out.weight", WIDE, WIDE + MLP},
+    };
+    static const char *const norms[] = {"norm_q.weight", "norm_k.weight"};
+    struct tensors s = {0};
+    for (size_t i = 0; i < ARRAY_LEN(matrices); i++)
+        add_matrix(&s, matrices[i].name, matrices[i].rows, matrices[i].columns);
+    for (size_t i = 0; i < ARRAY_LEN(norms); i++) {
+        AUTO_STR struct str name = {0};
+        str_addf(&name, "%s%s", block, norms[i]);
+        struct named_tensor *t = tensors_add(&s, str_cstr(&name), 1, (int64_t[]){16});
+        det_weight(str_cstr(&name), 1, t->dims, t->data);
+    }
+    tensors_write(&s, STORED_Q8_0, path);
+    tensors_free(&s);
+}
+
+static struct omni_model *load_from(const char *path, uint64_t memory,
+                                    enum omni_precision precision)
+{
+    struct omni_load_options options = {.device = "cpu", .precision = precision, .memory = memory};
+    struct omni_model *m = NULL;
+    struct err e = {0};
+    if (omni_model_load(path, &options, &m, &e) != 0)
+        fail_msg("%s", e.text);
+    return m;
+}
+
+/* One byte less than all weights, expanded, and the work take. */
+static uint64_t not_quite_all(const char *path, enum omni_precision precision)
+{
+    struct omni_model *m = load_from(path, 0, precision);
+    struct omni_request r = request("a red apple");
+    struct err e = {0};
+    uint64_t planned;
+    assert_int_equal(omni_plan(m, &r, 1, &planned, &e), 0);
+    planned += all(m) - 1;
+    omni_model_free(m);
+    return planned;
+}
+
+static void a_model_in_blocks_draws_what_it_draws_expanded(void **state)
+{
+    char folder[64], path[96];
+    (void)state;
+    golden_build(KLEIN, "tests/engine/golden/tokenizer-qwen", folder);
+    snprintf(path, sizeof path, "%s/klein-base.gguf", folder);
+    write_wide_transformer(path);
+    for (int p = OMNI_FP32; p <= OMNI_BF16; p++) {
+        enum omni_precision precision = (enum omni_precision)p;
+        struct omni_model *expanded = load_from(path, 0, precision);
+        struct omni_model *scarce = load_from(path, not_quite_all(path, precision), precision);
+        for (int i = 0; i < 2; i++) {
+            const char *prompt = i ? "a green star" : "a red apple";
+            assert_same(draw(expanded, prompt), draw(scarce, prompt));
+            assert_false(omni_model_info(expanded)->in_blocks);
+            assert_true(omni_model_info(scarce)->in_blocks);
+            assert_true(held(scarce, false) < held(expanded, false));
+        }
+        omni_model_free(expanded);
+        omni_model_free(scarce);
+    }
+    file_remove_tree(AT_FDCWD, folder);
+}
+
 static bool second_time(void *ctx)
 {
     return ++*(int *)ctx > 1;
@@ -193,6 +295,7 @@ int main(void)
         cmocka_unit_test(opening_a_model_takes_no_memory_for_weights),
         cmocka_unit_test(short_memory_draws_the_same_with_the_halves_by_turns),
         cmocka_unit_test(work_that_fits_beside_no_weights_is_refused_before_any),
+        cmocka_unit_test(a_model_in_blocks_draws_what_it_draws_expanded),
         cmocka_unit_test(a_prompt_that_is_known_wakes_no_text_encoder),
         cmocka_unit_test(waking_that_is_cancelled_goes_on_next_time),
         cmocka_unit_test(the_halves_are_together_all_weights),

@@ -179,7 +179,7 @@ static void options_that_would_change_the_sigmas_are_refused_by_name(void **stat
     struct schedule_config c;
     struct err e = {0};
     parse("{\"_class_name\": \"FlowMatchEulerDiscreteScheduler\", \"use_dynamic_shifting\": true,"
-          " \"time_shift_type\": \"linear\"}",
+          " \"time_shift_type\": \"cubic\"}",
           &c, &e);
     assert_non_null(strstr(e.text, "time_shift_type"));
 }

@@ -291,6 +291,46 @@ static void stable_diffusion_2_in_one_file_draws_as_its_folder(void **state)
     twins_end(&t);
 }
 
+/* Adds an entry to a .safetensors file, its bytes behind all others. */
+static void append(const char *path, const char *name, const char *type, const void *value,
+                   uint64_t bytes)
+{
+    AUTO_FREE char *text = NULL;
+    AUTO_STR struct str out = {0};
+    size_t size;
+    uint64_t header;
+    assert_int_equal(file_read(AT_FDCWD, path, 1 << 28, &text, &size, NULL), 0);
+    memcpy(&header, text, sizeof header);
+    uint64_t data = size - 8 - header;
+    while (header && text[8 + header - 1] != '}')
+        header--; /* padding */
+    str_addn(&out, text, 8 + header - 1);
+    str_addf(&out, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[],\"data_offsets\":[%llu,%llu]}}", name,
+             type, (unsigned long long)data, (unsigned long long)(data + bytes));
+    while (out.len % 8)
+        str_addc(&out, ' ');
+    header = out.len - 8;
+    memcpy(out.data, &header, sizeof header);
+    str_addn(&out, text + size - data, data);
+    str_addn(&out, value, bytes);
+    assert_int_equal(file_write_atomic(AT_FDCWD, path, out.data, out.len, NULL), 0);
+}
+
+static void what_training_left_in_a_file_changes_nothing(void **state)
+{
+    (void)state;
+    struct twins t;
+    int64_t step = 470000;
+    int32_t updates = 12;
+    double decay = 0.9999;
+    twins_make(&t, GOLDEN "ldm-sd", CLIP, STORED_F32, "sd.safetensors");
+    append(t.file, "global_step", "I64", &step, sizeof step);
+    append(t.file, "model_ema.num_updates", "I32", &updates, sizeof updates);
+    append(t.file, "model_ema.decay", "F64", &decay, sizeof decay);
+    assert_same_picture(&t, (struct omni_part[]){{"tokenizer", CLIP}}, 1);
+    twins_end(&t);
+}
+
 /* What the file's kind, size and prediction are found to be. */
 static void assert_found(const char *file, const char *holds, int side, const char *scheduler)
 {
@@ -315,6 +355,29 @@ static void stable_diffusion_2_base_is_told_by_its_name(void **state)
     assert_int_equal(rename(t.file, path), 0);
     assert_found(path, "Stable Diffusion 2 base", 512, "pndm");
     twins_end(&t);
+}
+
+static void stable_diffusion_2_base_is_told_by_the_step_that_training_ended_at(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t step;
+        const char *holds;
+        int side;
+        const char *scheduler;
+    } cases[] = {{875000, "Stable Diffusion 2 base", 512, "pndm"},
+                 {140000, "Stable Diffusion 2", 768, "ddim"}};
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct twins t;
+        char tokenizer[160], absolute[4096];
+        twins_make(&t, GOLDEN "ldm-sd2", CLIP "_2", STORED_F32, "sd2.safetensors");
+        assert_non_null(realpath(CLIP "_2", absolute));
+        snprintf(tokenizer, sizeof tokenizer, "%s/tokenizer", t.alone);
+        assert_int_equal(symlink(absolute, tokenizer), 0);
+        append(t.file, "global_step", "I64", &cases[i].step, sizeof cases[i].step);
+        assert_found(t.file, cases[i].holds, cases[i].side, cases[i].scheduler);
+        twins_end(&t);
+    }
 }
 
 static void stable_diffusion_xl_in_one_file_draws_as_its_folder(void **state)
@@ -652,6 +715,8 @@ int main(void)
         cmocka_unit_test(stable_diffusion_in_one_file_draws_as_its_folder),
         cmocka_unit_test(stable_diffusion_2_in_one_file_draws_as_its_folder),
         cmocka_unit_test(stable_diffusion_2_base_is_told_by_its_name),
+        cmocka_unit_test(stable_diffusion_2_base_is_told_by_the_step_that_training_ended_at),
+        cmocka_unit_test(what_training_left_in_a_file_changes_nothing),
         cmocka_unit_test(stable_diffusion_xl_in_one_file_draws_as_its_folder),
         cmocka_unit_test(parts_beside_the_file_are_found_and_a_folder_with_one_file_is_that_file),
         cmocka_unit_test(a_part_elsewhere_takes_the_place_of_the_folders_own),

@@ -346,7 +346,8 @@ static void options_that_would_change_the_numbers_are_refused_by_name(void **sta
     assert_refused("\"class_embed_type\": \"timestep\"", -ENOTSUP, "class_embed_type");
     assert_refused("\"act_fn\": \"gelu\"", -ENOTSUP, "act_fn");
     assert_refused("\"dual_cross_attention\": true", -ENOTSUP, "dual_cross_attention");
-    assert_refused("\"mid_block_type\": \"UNetMidBlock2D\"", -ENOTSUP, "mid_block_type");
+    assert_refused("\"mid_block_type\": \"UNetMidBlock2DSimpleCrossAttn\"", -ENOTSUP,
+                   "mid_block_type");
     assert_refused("\"addition_embed_type\": \"image\"", -ENOTSUP, "addition_embed_type");
     assert_refused("\"conv_in_kernel\": 5", -ENOTSUP, "conv_in_kernel");
     assert_refused("\"transformer_layers_per_block\": [1, 1, 1]", -EINVAL, "3 entries");

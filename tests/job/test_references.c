@@ -69,6 +69,20 @@ static void pictures_to_start_from_have_the_drawn_size(void **state)
     run_free(&r);
 }
 
+static void pictures_of_the_drawing_s_shape_are_left_to_the_engine_to_resize(void **state)
+{
+    struct fixture *f = *state;
+    struct run r;
+    run_one(f, &r, MODALITY_IMAGE,
+            "prompt = a\nimage = photo.png\nmask = mask.png\nwidth = 128\nheight = 64\n");
+    assert_int_equal(r.state, JOB_DONE);
+    assert_int_equal(f->script.given.width[0], 200);
+    assert_int_equal(f->script.given.height[0], 100);
+    assert_int_equal(f->script.given.mask_width, 200);
+    assert_int_equal(f->script.given.mask_height, 100);
+    run_free(&r);
+}
+
 static void pictures_that_are_read_beside_keep_their_sizes(void **state)
 {
     struct run_bench *f = *state;
@@ -161,6 +175,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(files_decide_the_mode),
         TEST(pictures_to_start_from_have_the_drawn_size),
+        TEST(pictures_of_the_drawing_s_shape_are_left_to_the_engine_to_resize),
         TEST(pictures_that_are_read_beside_keep_their_sizes),
         TEST(strength_is_the_documented_one_unless_given),
         TEST(what_a_mask_keeps_is_the_given_picture_to_the_pixel),
