@@ -1,5 +1,5 @@
 /* A prompt as one turn of Qwen's chat, in tokens: what the chat template in the checkpoint's
- * tokenizer makes of a single user message. */
+ * tokenizer makes of a single user message, as far as templates of this kind differ. */
 #ifndef OMNI_CHAT_H
 #define OMNI_CHAT_H
 
