@@ -9,7 +9,7 @@
 #include "engine/infer.h"
 #include "engine/weights/naming.h"
 
-enum { MAX_PARTS = 4, MAX_SIGNS = 3 };
+enum { MAX_PARTS = 4, MAX_SIGNS = 3, MAX_VAE_LEVELS = 4 };
 
 /* ---- what is known ---- */
 
@@ -164,6 +164,8 @@ struct single_file {
     bool distilled;    /* as far as names of files tell */
     bool v_prediction; /* marked by a tensor called v_pred */
     bool zero_snr;     /* … ztsnr */
+    int vae_levels;    /* of Stable Diffusion's autoencoder */
+    bool one_layer;    /* its UNet has one layer a block */
 };
 
 static bool has(const struct weights *w, const char *prefix, const char *name)
@@ -197,12 +199,22 @@ static int unknown(const struct weights *w, const char *path, struct err *e)
                    path, weights_count(w), weights_count(w) ? weights_at(w, 0)->name : "none");
 }
 
+static bool has_level(const struct weights *w, int level)
+{
+    AUTO_STR struct str s = {0};
+    str_addf(&s, "first_stage_model.decoder.up.%d.block.0.norm1.weight", level);
+    return weights_find(w, str_cstr(&s)) != NULL;
+}
+
 static int recognise(struct single_file *f, const struct weights *w, struct err *e)
 {
     const char *slash = strrchr(f->path, '/'), *name = slash ? slash + 1 : f->path;
     f->distilled = !strcasestr(name, "base");
     f->v_prediction = has(w, "", "v_pred");
     f->zero_snr = has(w, "", "ztsnr");
+    f->one_layer = has(w, "", "model.diffusion_model.input_blocks.2.0.op.weight");
+    while (f->vae_levels < MAX_VAE_LEVELS && has_level(w, f->vae_levels))
+        f->vae_levels++;
     for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
         for (size_t p = 0; p < ARRAY_LEN(prefixes); p++)
             if (is_kind(w, &kinds[i], prefixes[p], name)) {
@@ -306,21 +318,43 @@ bool single_file_has(const struct single_file *f, const char *name)
     return find_part(f, name) != NULL;
 }
 
-/* config.json beside the file, where it is of the class that was found; else NULL. */
-static struct config *stated_config(const struct single_file *f, struct config *found)
+static const char *class_of(struct config *c)
 {
-    AUTO_STR struct str path = {0};
-    struct config *stated = NULL;
+    const char *name = config_string(c, "_class_name", "");
+    return *name || config_length(c, "architectures") < 1 ? name
+                                                          : config_string_at(c, "architectures", 0);
+}
+
+/* config.json beside the file, or in the part's folder beside it, where it is of the class that was
+ * found; else NULL. */
+static struct config *stated_config(const struct single_file *f, const char *part,
+                                    struct config *found)
+{
     const char *slash = strrchr(f->path, '/');
-    if (slash)
-        str_addn(&path, f->path, (size_t)(slash - f->path) + 1);
-    str_add(&path, "config.json");
-    if (path.failed || access(path.data, F_OK) || config_open(path.data, &stated, NULL))
-        return NULL;
-    if (!strcmp(config_string(stated, "_class_name", ""), config_string(found, "_class_name", "?")))
-        return stated;
-    config_close(stated);
+    const char *const folders[][2] = {{"", ""}, {part, "/"}};
+    for (size_t i = 0; i < ARRAY_LEN(folders); i++) {
+        AUTO_STR struct str path = {0};
+        struct config *stated = NULL;
+        if (slash)
+            str_addn(&path, f->path, (size_t)(slash - f->path) + 1);
+        str_addf(&path, "%s%sconfig.json", folders[i][0], folders[i][1]);
+        if (path.failed || access(path.data, F_OK) || config_open(path.data, &stated, NULL))
+            continue;
+        if (*class_of(stated) && !strcmp(class_of(stated), class_of(found)))
+            return stated;
+        config_close(stated);
+    }
     return NULL;
+}
+
+/* The rules of a part that this file is of the size for. */
+static const struct rename_rule *rules_of(const struct single_file *f, const struct contained *p)
+{
+    static const struct rename_rule *const vaes[MAX_VAE_LEVELS] = {
+        naming_ldm_vae_1, naming_ldm_vae_2, naming_ldm_vae_3, naming_ldm_vae};
+    if (p->rules == naming_ldm_vae && f->vae_levels)
+        return vaes[f->vae_levels - 1];
+    return p->rules == naming_ldm_unet && f->one_layer ? naming_ldm_unet_1 : p->rules;
 }
 
 int single_file_part(const struct single_file *f, const char *name, struct config **config,
@@ -333,12 +367,12 @@ int single_file_part(const struct single_file *f, const char *name, struct confi
     str_addf(&prefix, "%s%s", f->prefix, p->prefix);
     if (prefix.failed)
         return err_nomem(e);
-    int code = weights_open_renamed(f->path, prefix.data, p->rules, weights, e);
+    int code = weights_open_renamed(f->path, prefix.data, rules_of(f, p), weights, e);
     if (!code)
         code = p->infer(*weights, config, e);
     if (code)
         return code;
-    struct config *stated = stated_config(f, *config);
+    struct config *stated = stated_config(f, name, *config);
     if (stated) {
         config_close(*config);
         *config = stated;

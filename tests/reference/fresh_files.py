@@ -1,5 +1,6 @@
 """The same checkpoint once more as one file, in the names of its authors: safetensors, or GGUF with quantized weights.
 What is written is what the pipeline then has: it draws with the numbers that the file holds."""
+import glob
 import json
 import os
 
@@ -12,15 +13,15 @@ import single_names
 STORED = ["Q8_0", "Q4_0", "Q5_1", "Q4_1", "Q5_0", "F16", "BF16", "F32"]
 
 
-def lines_of(family, parts):
-    """{name in the file: tensor}; `parts` is {part: {name: tensor}}."""
+def lines_of(family, parts, layers=2, levels=4):
+    """{name in the file: tensor}; `parts` is {part: {name: tensor}}; layers of the UNet, levels of the autoencoder."""
     s = single_names.Single({p: {n: t.shape for n, t in tensors.items()} for p, tensors in parts.items()})
     if family == "klein":
         single_names.add_flux2(s)
     elif family == "zimage":
         single_names.add_zimage(s)
     else:
-        single_names.add_unet_and_vae(s)
+        single_names.add_unet_and_vae(s, layers, levels)
         add_texts(s, family)
     s.parts = parts
     return s
@@ -83,24 +84,31 @@ def transformer_file(r, pipe, family, folder):
 
 def whole_file(pipe, family, folder):
     parts = ["unet", "vae", "text_encoder"] + ["text_encoder_2"] * (family == "sdxl")
-    s = lines_of(family, {p: getattr(pipe, p).state_dict() for p in parts})
+    layers, levels = pipe.unet.config.layers_per_block, len(pipe.vae.config.block_out_channels)
+    s = lines_of(family, {p: getattr(pipe, p).state_dict() for p in parts},
+                 layers[0] if isinstance(layers, list) else layers, levels)
     tensors = {n: t.contiguous() for n, t in s.tensors().items()}
     tensors["alphas_cumprod"] = torch.linspace(1, 0, 1000)  # of training, as published files have them
     tensors["model_ema.decay"], tensors["global_step"] = torch.tensor(0.9999), torch.tensor(470000)
     if family == "sd2":
-        add_last_layer(tensors, len(s.parts["text_encoder"]))
+        add_last_layer(tensors)
     path = f"{folder}/some.safetensors"
+    if hasattr(pipe, "odd"):
+        path = f"{folder}/model/some.safetensors"
+        for weights in glob.glob(f"{folder}/model/*/*.safetensors*"):
+            os.remove(weights)
     save_file(tensors, path)
     return path
 
 
-def add_last_layer(tensors, _):
+def add_last_layer(tensors):
     """Files of version 2 hold a layer that is not used, and a projection."""
     head = "cond_stage_model.model.transformer.resblocks."
     count = 1 + max(int(n[len(head):].split(".")[0]) for n in tensors if n.startswith(head))
     for n in [n for n in tensors if n.startswith(f"{head}0.")]:
         tensors[n.replace(f"{head}0.", f"{head}{count}.")] = torch.full_like(tensors[n], 7)
-    tensors["cond_stage_model.model.text_projection"] = torch.ones(64, 64)
+    width = tensors["cond_stage_model.model.token_embedding.weight"].shape[1]
+    tensors["cond_stage_model.model.text_projection"] = torch.ones(width, width)
 
 
 def registry(r, pipe, family, folder):
@@ -111,7 +119,7 @@ def registry(r, pipe, family, folder):
         lines = [f"omni_model_id = {os.path.abspath(path)}", f"tokenizer = {model}/tokenizer"]
         if hasattr(pipe, "tokenizer_2"):
             lines.append(f"tokenizer_2 = {model}/tokenizer_2")
-        return lines, "whole file"
+        return lines, "whole file with configs beside it" if hasattr(pipe, "odd") else "whole file"
     if hasattr(pipe, "transformer") and r.random() < 0.5:
         path, kind = transformer_file(r, pipe, family, folder)
         return [f"omni_model_id = {os.path.abspath(path)}", f"text_encoder = {model}", f"vae = {model}"], kind

@@ -137,8 +137,11 @@ def tiny_vae(r, latent):
         scaling_factor=1.0), r)
 
 
-def sd_vae(r, latent, scaling):
+def sd_vae(r, latent, scaling, plain):
     """The pipelines of Stable Diffusion do not shift, whatever the file says."""
+    if plain:
+        return vae(r, AutoencoderKL, latent_channels=latent, scaling_factor=r.choice([scaling, 0.5]), use_quant_conv=True,
+                   use_post_quant_conv=True, mid_block_add_attention=True)
     if r.random() < 0.12:
         return tiny_vae(r, latent)
     more = {"shift_factor": 0.2} if r.random() < 0.2 else {}
@@ -157,20 +160,20 @@ def depths(r, levels, layers, lists):
     return {"transformer_layers_per_block": down, "reverse_transformer_layers_per_block": up}
 
 
-def unet(r, text_width, channels, side, added):
-    """`channels`: in, out."""
+def unet(r, text_width, channels, side, added, plain):
+    """`channels`: in, out. `plain`: what the names in a single file can say."""
     levels, groups, heads_wide = r.randint(1, 4), r.choice([2, 4]), 4
     widths = tuple(groups * heads_wide * r.randint(1, 3) for _ in range(levels))
     attends = [r.random() < 0.6 for _ in range(levels)]
-    layers = [r.randint(1, 2)] * levels if r.random() < 0.7 else [r.randint(1, 3) for _ in range(levels)]
-    more = depths(r, levels, layers, added)
+    layers = [r.randint(1, 2)] * levels if plain or r.random() < 0.7 else [r.randint(1, 3) for _ in range(levels)]
+    more = depths(r, levels, layers, added and not plain)
     if added:
         more.update({"addition_embed_type": "text_time", "addition_time_embed_dim": added[1],
                      "projection_class_embeddings_input_dim": added[0] + 6 * added[1]})
     heads = [r.choice([h for h in (1, 2, 3, 4, 6) if w % h == 0]) for w in widths]
     if r.random() < 0.25:
         more["time_cond_proj_dim"] = r.choice([8, 32, 255])
-    if r.random() < 0.25:
+    if not plain and r.random() < 0.25:
         more["mid_block_type"] = r.choice([None, "UNetMidBlock2D"])
     return randomize(UNet2DConditionModel(
         block_out_channels=widths, layers_per_block=layers, norm_num_groups=groups, in_channels=channels[0],
@@ -290,17 +293,18 @@ SDXL = (StableDiffusionXLPipeline, StableDiffusionXLInpaintPipeline)
 UNSAFE = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 
 
-def sd(r, folder):
+def sd(r, folder, plain=False):
     width = 4 * r.randint(4, 9)
     tokenizer = clip_tokenizer(r, f"{folder}-tokenizer", r.choice(["<|endoftext|>", "!"]))
     channels, kind = channels_of(r, SD)
     parts = {"scheduler": noise_scheduler(r), "tokenizer": tokenizer,
              "text_encoder": clip(r, transformers.CLIPTextModel, tokenizer, width, width),
-             "unet": unet(r, width, channels, 8, None), "vae": sd_vae(r, channels[1], 0.18215)}
+             "unet": unet(r, width, channels, 8, None, plain),
+             "vae": sd_vae(r, channels[1], 0.18215, plain)}
     return stored(r, kind(**parts, **UNSAFE), folder, kind)
 
 
-def sdxl(r, folder):
+def sdxl(r, folder, plain=False):
     first, second, projection = 4 * r.randint(4, 9), 4 * r.randint(4, 9), r.choice([16, 20, 33])
     tokenizer = clip_tokenizer(r, f"{folder}-tokenizer", "<|endoftext|>")
     tokenizer_2 = clip_tokenizer(r, f"{folder}-tokenizer2", "!")
@@ -308,8 +312,8 @@ def sdxl(r, folder):
     parts = {"scheduler": noise_scheduler(r), "tokenizer": tokenizer, "tokenizer_2": tokenizer_2,
              "text_encoder": clip(r, transformers.CLIPTextModel, tokenizer, first, first),
              "text_encoder_2": clip(r, transformers.CLIPTextModelWithProjection, tokenizer_2, second, projection),
-             "unet": unet(r, first + second, channels, 16, (projection, r.choice([8, 32]))),
-             "vae": sd_vae(r, channels[1], 0.13025)}
+             "unet": unet(r, first + second, channels, 16, (projection, r.choice([8, 32])), plain),
+             "vae": sd_vae(r, channels[1], 0.13025, plain)}
     pipe = kind(**parts, force_zeros_for_empty_prompt=r.random() < 0.5, add_watermarker=False)
     return stored(r, pipe, folder, kind)
 
@@ -359,8 +363,16 @@ def as_published(pipe, version):
     return pipe
 
 
+def odd(pipe):
+    """Of a file that says too little: configs lie beside it."""
+    pipe.odd = True
+    return pipe
+
+
 def file_of_sd(version):
     def make(r, folder):
+        if r.random() < 0.5:
+            return odd(sd(r, folder, plain=True))
         tokenizer = clip_tokenizer(r, f"{folder}-tokenizer", "<|endoftext|>" if version == "1" else "!")
         channels, kind = ((9, 4), SD[1]) if version == "1" and r.random() < 0.3 else ((4, 4), SD[0])
         act = "quick_gelu" if version == "1" else "gelu"
@@ -372,6 +384,8 @@ def file_of_sd(version):
 
 
 def file_of_sdxl(r, folder):
+    if r.random() < 0.5:
+        return odd(sdxl(r, folder, plain=True))
     tokenizer = clip_tokenizer(r, f"{folder}-tokenizer", "<|endoftext|>")
     tokenizer_2 = clip_tokenizer(r, f"{folder}-tokenizer2", "!")
     parts = {"scheduler": published_scheduler("xl"), "tokenizer": tokenizer, "tokenizer_2": tokenizer_2,

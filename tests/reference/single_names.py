@@ -157,16 +157,17 @@ STEM = [(r"^conv_in", "input_blocks.0.0"), (r"^conv_norm_out", "out.0"), (r"^con
         (r"^add_embedding.linear_1", "label_emb.0.0"), (r"^add_embedding.linear_2", "label_emb.0.2")]
 
 
-def unet_name(name, names):
+def unet_name(name, names, layers=2):
     m = re.match(r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.*)", name)
     if m:
         way, block, layer, rest = m[1], int(m[2]), int(m[4]), m[5]
         if m[3] == "downsamplers":
-            return f"input_blocks.{3 + 3 * block}.0." + rest.replace("conv", "op")
+            return f"input_blocks.{(layers + 1) * (block + 1)}.0." + rest.replace("conv", "op")
         if m[3] == "upsamplers":
             attends = f"up_blocks.{block}.attentions.0.norm.weight" in names
-            return f"output_blocks.{3 * block + 2}.{2 if attends else 1}.{rest}"
-        step = f"input_blocks.{1 + 3 * block + layer}" if way == "down" else f"output_blocks.{3 * block + layer}"
+            return f"output_blocks.{(layers + 1) * block + layers}.{2 if attends else 1}.{rest}"
+        at = (layers + 1) * block + layer
+        step = f"input_blocks.{1 + at}" if way == "down" else f"output_blocks.{at}"
         return step + (f".0.{replaced(rest, RESNET)}" if m[3] == "resnets" else f".1.{rest}")
     m = re.match(r"mid_block\.resnets\.(\d)\.(.*)", name)
     if m:
@@ -174,25 +175,28 @@ def unet_name(name, names):
     return replaced(name.replace("mid_block.attentions.0", "middle_block.1"), STEM)
 
 
+def vae_rules(levels=4):
+    return VAE + [(r"up_blocks.(\d).upsamplers.0", lambda m: f"up.{levels - 1 - int(m[1])}.upsample"),
+                  (r"up_blocks.(\d).resnets", lambda m: f"up.{levels - 1 - int(m[1])}.block")]
+
+
 VAE = [(r"mid_block.resnets.0", "mid.block_1"), (r"mid_block.resnets.1", "mid.block_2"),
        (r"mid_block.attentions.0", "mid.attn_1"), (r"down_blocks.(\d).resnets", r"down.\1.block"),
        (r"down_blocks.(\d).downsamplers.0", r"down.\1.downsample"), (r"conv_shortcut", "nin_shortcut"),
-       (r"conv_norm_out", "norm_out"), (r"group_norm", "norm"), (r"to_out.0", "proj_out"), (r"to_([qkv])\.", r"\1."),
-       (r"up_blocks.(\d).upsamplers.0", lambda m: f"up.{3 - int(m[1])}.upsample"),
-       (r"up_blocks.(\d).resnets", lambda m: f"up.{3 - int(m[1])}.block")]
+       (r"conv_norm_out", "norm_out"), (r"group_norm", "norm"), (r"to_out.0", "proj_out"), (r"to_([qkv])\.", r"\1.")]
 OPEN_CLIP = [(r"^(text_model.)?embeddings.token_embedding", "token_embedding"),
              (r"^(text_model.)?embeddings.position_embedding.weight", "positional_embedding"),
              (r"^(text_model.)?encoder.layers", "transformer.resblocks"), (r"^(text_model.)?final_layer_norm", "ln_final"),
              (r"layer_norm", "ln_"), (r"mlp.fc1", "mlp.c_fc"), (r"mlp.fc2", "mlp.c_proj"), (r"self_attn.out_proj", "attn.out_proj")]
 
 
-def add_unet_and_vae(s):
+def add_unet_and_vae(s, layers=2, levels=4):
     names = s.parts["unet"]
     for n in names:
-        s.add("model.diffusion_model." + unet_name(n, names), "unet", n)
+        s.add("model.diffusion_model." + unet_name(n, names, layers), "unet", n)
     for n, t in s.parts["vae"].items():
         matrix = "attentions" in n and t.dim() == 2
-        s.add("first_stage_model." + replaced(n, VAE), "vae", n, "filter" if matrix else "same")
+        s.add("first_stage_model." + replaced(n, vae_rules(levels)), "vae", n, "filter" if matrix else "same")
 
 
 def add_clip(s, prefix):

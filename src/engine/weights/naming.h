@@ -33,6 +33,9 @@ extern const struct rename_rule naming_zimage[];
 /* Stable Diffusion 1.5 and SDXL as CompVis/stable-diffusion and Stability-AI/generative-models name
  * them: what follows model.diffusion_model., first_stage_model. and the text encoder's prefix. */
 extern const struct rename_rule naming_ldm_unet[], naming_ldm_vae[];
+/* Of small relatives: one layer a block; fewer levels than four, which are counted from the end. */
+extern const struct rename_rule naming_ldm_unet_1[];
+extern const struct rename_rule naming_ldm_vae_1[], naming_ldm_vae_2[], naming_ldm_vae_3[];
 extern const struct rename_rule naming_clip[];      /* huggingface/transformers inside */
 extern const struct rename_rule naming_open_clip[]; /* mlfoundations/open_clip inside */
 
