@@ -282,6 +282,23 @@ static void stable_diffusion_in_one_file_draws_as_its_folder(void **state)
     twins_end(&t);
 }
 
+static void configs_beside_a_file_say_what_its_shapes_do_not(void **state)
+{
+    (void)state;
+    static const char *const parts[] = {"unet", "vae", "text_encoder"};
+    struct twins t;
+    twins_make(&t, GOLDEN "ldm-small", CLIP, STORED_F32, "sd.safetensors");
+    for (size_t i = 0; i < ARRAY_LEN(parts); i++) {
+        char name[64], to[128];
+        snprintf(name, sizeof name, "%s/config.json", parts[i]);
+        snprintf(to, sizeof to, "%s/%s", t.alone, parts[i]);
+        assert_int_equal(mkdir(to, 0700), 0);
+        copy(t.folder, name, to);
+    }
+    assert_same_picture(&t, (struct omni_part[]){{"tokenizer", CLIP}}, 1);
+    twins_end(&t);
+}
+
 static void stable_diffusion_2_in_one_file_draws_as_its_folder(void **state)
 {
     (void)state;
@@ -713,6 +730,7 @@ int main(void)
         cmocka_unit_test(flux2_in_one_file_draws_as_its_folder),
         cmocka_unit_test(zimage_in_one_file_draws_as_its_folder),
         cmocka_unit_test(stable_diffusion_in_one_file_draws_as_its_folder),
+        cmocka_unit_test(configs_beside_a_file_say_what_its_shapes_do_not),
         cmocka_unit_test(stable_diffusion_2_in_one_file_draws_as_its_folder),
         cmocka_unit_test(stable_diffusion_2_base_is_told_by_its_name),
         cmocka_unit_test(stable_diffusion_2_base_is_told_by_the_step_that_training_ended_at),

@@ -259,6 +259,29 @@ def stable_diffusion(folder):
     prove_clip(s, theirs.convert_ldm_clip_checkpoint(s.tensors()))
 
 
+def stable_diffusion_small(folder):
+    """One layer a block and an autoencoder of two levels: what shapes do not tell is in configs beside the file."""
+    unet = UNet2DConditionModel(
+        block_out_channels=(8, 16), down_block_types=("CrossAttnDownBlock2D",) * 2,
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), layers_per_block=1, norm_num_groups=4,
+        attention_head_dim=(1, 2), cross_attention_dim=64, sample_size=16)
+    coder = AutoencoderKL(
+        block_out_channels=(8, 16), down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+        layers_per_block=1, latent_channels=4, norm_num_groups=4, scaling_factor=0.4)
+    parts = {"unet": unet, "vae": coder, "text_encoder": encoder(CLIPTextModel, "gelu")}
+    golden.write(folder, {"_class_name": "StableDiffusionPipeline"}, PNDMScheduler(), parts, [])
+    golden.write_json(f"{folder}/scheduler/scheduler_config.json",
+                      {"_class_name": "PNDMScheduler", "num_train_timesteps": 1000, **NOISE})
+    os.remove(f"{folder}/cases.json")  # no pictures: the folder's are the file's
+    s = Single(read_parts(folder))
+    add_unet_and_vae(s, 1, 2)
+    add_clip(s, "cond_stage_model.transformer.")
+    s.prove("unet", theirs.convert_ldm_unet_checkpoint(s.tensors(), dict(unet.config)))
+    s.prove("vae", theirs.convert_ldm_vae_checkpoint(s.tensors(), dict(coder.config)))
+    s.write(folder)
+    prove_clip(s, theirs.convert_ldm_clip_checkpoint(s.tensors()))
+
+
 def stable_diffusion_2(folder):
     """The file has one layer of the text encoder more than is used, and its projection."""
     unet = UNet2DConditionModel(
@@ -317,5 +340,6 @@ if __name__ == "__main__":
     flux2(f"{GOLDEN}/klein-base")
     zimage(f"{GOLDEN}/zimage")
     stable_diffusion(f"{GOLDEN}/ldm-sd")
+    stable_diffusion_small(f"{GOLDEN}/ldm-small")
     stable_diffusion_2(f"{GOLDEN}/ldm-sd2")
     stable_diffusion_xl(f"{GOLDEN}/ldm-sdxl")
