@@ -325,8 +325,33 @@ static const char *class_of(struct config *c)
                                                           : config_string_at(c, "architectures", 0);
 }
 
-/* config.json beside the file, or in the part's folder beside it, where it is of the class that was
- * found; else NULL. */
+static bool same_number(struct config *a, struct config *b, const char *key)
+{
+    return !config_has(a, key) || !config_has(b, key) ||
+           config_int(a, key, 0, INT32_MIN, INT32_MAX) ==
+               config_int(b, key, 0, INT32_MIN, INT32_MAX);
+}
+
+/* Does a config say the same as the shapes of the tensors? A file may lie in the folder of another
+ * checkpoint. */
+static bool fits_shapes(struct config *stated, struct config *found)
+{
+    static const char *const keys[] = {
+        "in_channels", "out_channels", "latent_channels",   "joint_attention_dim", "num_layers",
+        "dim",         "n_layers",     "num_single_layers", "hidden_size",         "vocab_size"};
+    static const char widths[] = "block_out_channels";
+    int count = config_length(found, widths);
+    bool same = config_length(stated, widths) == count;
+    for (int i = 0; i < count && same; i++)
+        same = config_int_at(stated, widths, i, 0, INT32_MAX) ==
+               config_int_at(found, widths, i, 0, INT32_MAX);
+    for (size_t i = 0; i < ARRAY_LEN(keys) && same; i++)
+        same = same_number(stated, found, keys[i]);
+    return same;
+}
+
+/* config.json beside the file, where it is of the class that was found, or in the part's folder
+ * there, where it also fits the shapes; else NULL. */
 static struct config *stated_config(const struct single_file *f, const char *part,
                                     struct config *found)
 {
@@ -340,7 +365,8 @@ static struct config *stated_config(const struct single_file *f, const char *par
         str_addf(&path, "%s%sconfig.json", folders[i][0], folders[i][1]);
         if (path.failed || access(path.data, F_OK) || config_open(path.data, &stated, NULL))
             continue;
-        if (*class_of(stated) && !strcmp(class_of(stated), class_of(found)))
+        if (*class_of(stated) && !strcmp(class_of(stated), class_of(found)) &&
+            (!*folders[i][0] || fits_shapes(stated, found)))
             return stated;
         config_close(stated);
     }
