@@ -109,6 +109,14 @@ __device__ __forceinline__ void load4(float out[4], const f16 *p) /* 8-byte alig
     out[3] = to_float(f16{(uint16_t)(v.y >> 16)});
 }
 
+__device__ __forceinline__ void load4(float out[4], const e4m3 *p) /* 4-byte aligned */
+{
+    uint32_t v = *reinterpret_cast<const uint32_t *>(p);
+    GPU_UNROLL
+    for (int e = 0; e < 4; e++)
+        out[e] = to_float(e4m3{(uint8_t)(v >> (8 * e))});
+}
+
 /* ---- the last axis as rows ---- */
 
 /* Where each row of a tensor's last axis begins; leading axes that lie evenly are merged. */

@@ -1,9 +1,10 @@
 /* The backend's products by NVIDIA's libraries (vendor.h): what stands behind struct cuda_products.
  *
- * Where products are computed in bf16, operands are first rounded to it into scratch, as the own
- * kernels do on their way; sums and results stay fp32, but results of convolutions and attention,
- * which the libraries give in bf16. A masked attention, fp32 attention, and fp32 products of
- * weights that are not fp32 stay with the own kernels, and so do products of few rows. */
+ * Of a matrix in e4m3 the other operand is rounded to that, an item at a time (fp8.cu). Where
+ * products are computed in bf16, operands are first rounded to it into scratch, as the own kernels
+ * do on their way; sums and results stay fp32, but results of convolutions and attention, which the
+ * libraries give in bf16. A masked attention, fp32 attention, and fp32 products of weights that are
+ * not fp32 stay with the own kernels, and so do products of few rows. */
 #ifndef OMNI_KERNELS_LIBRARY_H
 #define OMNI_KERNELS_LIBRARY_H
 

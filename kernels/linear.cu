@@ -98,6 +98,7 @@ void cuda_linear(struct ops *o, struct tensor *y, const struct tensor *x, const 
     p.w = w->data;
     p.pitch = w->strides[0];
     p.w_by4 = p.pitch % 4 == 0 && p.k % 4 == 0 && is_aligned(w->data, 4 * dtype_size(w->dtype));
+    p.scale = cuda_weight_scale(w);
     p.bias = bias ? static_cast<const float *>(bias->data) : nullptr;
     p.y = static_cast<float *>(y->data);
     p.act = act;
@@ -105,6 +106,8 @@ void cuda_linear(struct ops *o, struct tensor *y, const struct tensor *x, const 
         run<float>(o, p, x);
     else if (w->dtype == DTYPE_BF16)
         run<bf16>(o, p, x);
+    else if (w->dtype == DTYPE_E4M3)
+        run<e4m3>(o, p, x);
     else
         run<f16>(o, p, x);
 }

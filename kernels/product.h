@@ -14,8 +14,9 @@ struct product {
     int64_t m, n, k;
     const void *w; /* dense rows, `pitch` elements apart */
     int64_t pitch;
-    bool w_by4;        /* rows of w can be read four elements at a time */
-    const float *bias; /* or NULL */
+    bool w_by4;         /* rows of w can be read four elements at a time */
+    const float *scale; /* what sums are multiplied with, or NULL */
+    const float *bias;  /* or NULL */
     float *y;
     enum activation act;
 };
@@ -52,6 +53,7 @@ __device__ __forceinline__ void store_result(const product &p, int64_t row, int6
 {
     if (row >= p.m || column >= p.n)
         return;
+    v *= p.scale ? *p.scale : 1.0f;
     p.y[row * p.n + column] = gpu_act(v + (p.bias ? p.bias[column] : 0.0f), p.act);
 }
 

@@ -33,6 +33,7 @@ struct tensor {
     void *data;                       /* the backend's address; NULL in plans */
     void *prepared;                   /* weights: the backend's packed form, or NULL */
     bool table;                       /* weights: rows are looked up, no product reads it */
+    bool fp8;                         /* weights: e4m3 with one scale (backend.fp8) */
     struct tensor_blocks blocks;      /* weights */
     size_t offset;                    /* of data in the arena; TENSOR_OUTSIDE for weights */
     struct backend *backend;
@@ -61,6 +62,10 @@ struct backend {
     const char *name; /* "cpu", "cuda:0" */
     const struct backend_ops *ops;
     bool blocks; /* takes weights whose blocks are kept */
+    /* Takes matrices that say so (tensor.fp8; K a multiple of 16) in e4m3, with one scale for each,
+     * and rounds what they are multiplied with to e4m3, with one scale an item. Such a weight may
+     * be made from E4M3 values, times blocks.scale. */
+    bool fp8;
 };
 
 /* One entry a kernel, named and shaped as in ops.h; `y` is the result. */

@@ -13,8 +13,8 @@ struct tensor *op_linear(struct ops *o, const struct tensor *x, const struct ten
 {
     char a[SHAPE_TEXT], b[SHAPE_TEXT], text[TRACE_TEXT];
     if (!READY(o, "linear", x, w) || !check_f32(o, "linear", "x", x) ||
-        !check_float(o, "linear", "w", w) || !check_rank(o, "linear", "w", w, 2) ||
-        !check_act(o, "linear", act))
+        (w->dtype != DTYPE_E4M3 && !check_float(o, "linear", "w", w)) ||
+        !check_rank(o, "linear", "w", w, 2) || !check_act(o, "linear", act))
         return NULL;
     int64_t n = w->dims[0], k = w->dims[1], m = tensor_elements(x) / x->dims[x->rank - 1];
     if (x->dims[x->rank - 1] != k) {

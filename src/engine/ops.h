@@ -22,7 +22,8 @@
 
 #include "base/err.h"
 
-enum dtype { DTYPE_F32, DTYPE_BF16, DTYPE_F16, DTYPE_I32, DTYPE_U8, DTYPE_COUNT };
+/* DTYPE_E4M3 (8-bit floats: 4 bits of exponent, 3 of fraction) is for weights alone. */
+enum dtype { DTYPE_F32, DTYPE_BF16, DTYPE_F16, DTYPE_I32, DTYPE_U8, DTYPE_E4M3, DTYPE_COUNT };
 size_t dtype_size(enum dtype d); /* bytes an element */
 const char *dtype_name(enum dtype d);
 

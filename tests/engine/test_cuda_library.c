@@ -27,13 +27,8 @@ static struct backend *backend_with_fakes(void)
     struct err e = {0};
     if (omni_cuda_backend_new(0, &b, &e))
         fail_msg("%s", e.text);
-    fake_cublaslt = (struct fake_cublaslt){.candidates = 3};
-    fake_cudnn = (struct fake_cudnn){.engines = 3, .note = CUDNN_NUMERICAL_NOTE_TYPE_COUNT};
-    struct vendor *v = calloc(1, sizeof *v);
+    struct vendor *v = fake_vendor_new();
     assert_non_null(v);
-    pthread_mutex_init(&v->lock, NULL);
-    v->lt = lt_new(&fake_cublaslt_table);
-    v->nn = nn_new(&fake_cudnn_table);
     cuda_library_use(cuda_of(b), v);
     return b;
 }

@@ -107,18 +107,18 @@ static void load_double(const struct flux2_transformer *t, struct weight_loader 
     int64_t d = t->d, m = t->m;
     for (int n = 0; n < 2; n++) {
         struct stream *s = streams[n];
-        s->q = weight(l, SHAPE(d, d), "transformer_blocks.%d.attn.%s.weight", i, names[n].q);
-        s->k = weight(l, SHAPE(d, d), "transformer_blocks.%d.attn.%s.weight", i, names[n].k);
-        s->v = weight(l, SHAPE(d, d), "transformer_blocks.%d.attn.%s.weight", i, names[n].v);
-        s->out = weight(l, SHAPE(d, d), "transformer_blocks.%d.attn.%s.weight", i, names[n].out);
+        s->q = weight_linear(l, d, d, "transformer_blocks.%d.attn.%s.weight", i, names[n].q);
+        s->k = weight_linear(l, d, d, "transformer_blocks.%d.attn.%s.weight", i, names[n].k);
+        s->v = weight_linear(l, d, d, "transformer_blocks.%d.attn.%s.weight", i, names[n].v);
+        s->out = weight_linear(l, d, d, "transformer_blocks.%d.attn.%s.weight", i, names[n].out);
         s->q_norm =
             weight(l, SHAPE(t->head), "transformer_blocks.%d.attn.%s.weight", i, names[n].q_norm);
         s->k_norm =
             weight(l, SHAPE(t->head), "transformer_blocks.%d.attn.%s.weight", i, names[n].k_norm);
         s->ff_in =
-            weight(l, SHAPE(2 * m, d), "transformer_blocks.%d.%s.linear_in.weight", i, names[n].ff);
+            weight_linear(l, 2 * m, d, "transformer_blocks.%d.%s.linear_in.weight", i, names[n].ff);
         s->ff_out =
-            weight(l, SHAPE(d, m), "transformer_blocks.%d.%s.linear_out.weight", i, names[n].ff);
+            weight_linear(l, d, m, "transformer_blocks.%d.%s.linear_out.weight", i, names[n].ff);
     }
 }
 
@@ -126,9 +126,9 @@ static void load_single(const struct flux2_transformer *t, struct weight_loader 
                         struct single_block *b, int i)
 {
     int64_t d = t->d, m = t->m;
-    b->in = weight(l, SHAPE(3 * d + 2 * m, d),
-                   "single_transformer_blocks.%d.attn.to_qkv_mlp_proj.weight", i);
-    b->out = weight(l, SHAPE(d, d + m), "single_transformer_blocks.%d.attn.to_out.weight", i);
+    b->in = weight_linear(l, 3 * d + 2 * m, d,
+                          "single_transformer_blocks.%d.attn.to_qkv_mlp_proj.weight", i);
+    b->out = weight_linear(l, d, d + m, "single_transformer_blocks.%d.attn.to_out.weight", i);
     b->q_norm = weight(l, SHAPE(t->head), "single_transformer_blocks.%d.attn.norm_q.weight", i);
     b->k_norm = weight(l, SHAPE(t->head), "single_transformer_blocks.%d.attn.norm_k.weight", i);
 }
