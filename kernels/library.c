@@ -58,8 +58,9 @@ static enum vendor_type type_of(enum dtype d)
 /* Rows an item, up to which dot products of our own read the matrix once for all items. */
 #define FEW_ROWS 8
 
-static struct vendor_linear describe_linear(const struct tensor *x, const struct tensor *w,
-                                            bool bias, enum activation act, enum dtype type)
+static struct vendor_linear describe_linear(const struct tensor *y, const struct tensor *x,
+                                            const struct tensor *w, bool bias, enum activation act,
+                                            enum dtype type)
 {
     int64_t n = w->dims[0], k = w->dims[1], rows = tensor_elements(x) / k;
     struct vendor_linear l = {.items = 1, .rows = rows, .n = n, .k = k};
@@ -73,7 +74,8 @@ static struct vendor_linear describe_linear(const struct tensor *x, const struct
     l.y_row = n;
     l.y_item = l.rows * n;
     l.type = type_of(type);
-    l.y_type = l.bias_type = VENDOR_F32;
+    l.y_type = type_of(y->dtype);
+    l.bias_type = VENDOR_F32;
     l.has_bias = bias;
     l.act = act;
     return l;
@@ -89,8 +91,8 @@ static bool run_linear(struct cuda *c, struct ops *o, struct vendor_linear *l, s
     if (!workspace || !vendor_linear(vendor_of(c), l, workspace, c->stream, &left))
         return false;
     if (left.bias || left.act)
-        cuda_finish(c, y->data, y->data, DTYPE_F32, left.bias ? l->bias : NULL, tensor_elements(y),
-                    l->n, left.act ? l->act : ACT_NONE);
+        cuda_finish(c, y->data, y->dtype, y->data, y->dtype, left.bias ? l->bias : NULL,
+                    tensor_elements(y), l->n, left.act ? l->act : ACT_NONE);
     cuda_fail(o, c, driver_launched(), "linear");
     return true;
 }
@@ -100,7 +102,7 @@ static bool fp8_linear(struct cuda *c, struct ops *o, struct tensor *y, const st
                        const struct tensor *w, const struct tensor *bias, enum activation act)
 {
     struct vendor_left left;
-    struct vendor_linear l = describe_linear(x, w, bias != NULL, act, DTYPE_E4M3);
+    struct vendor_linear l = describe_linear(y, x, w, bias != NULL, act, DTYPE_E4M3);
     if (l.rows <= FEW_ROWS || l.items > FP8_ITEMS ||
         !vendor_linear(vendor_of(c), &l, NULL, NULL, &left))
         return false;
@@ -128,7 +130,7 @@ static bool library_linear(struct cuda *c, struct ops *o, struct tensor *y, cons
     struct vendor_left left;
     if (w->dtype == DTYPE_E4M3)
         return fp8_linear(c, o, y, x, w, bias, act);
-    struct vendor_linear l = describe_linear(x, w, bias != NULL, act, type);
+    struct vendor_linear l = describe_linear(y, x, w, bias != NULL, act, type);
     if (l.rows <= FEW_ROWS || w->dtype != type ||
         !vendor_linear(vendor_of(c), &l, NULL, NULL, &left))
         return false;
@@ -195,8 +197,8 @@ static bool library_conv2d(struct cuda *c, struct ops *o, struct tensor *y, cons
         return false;
     bool rest_bias = bias && (z || left.bias), rest_act = z || left.act;
     if (z || rest_bias || rest_act)
-        cuda_finish(c, y->data, v.y, type, rest_bias ? bias->data : NULL, tensor_elements(y), v.co,
-                    rest_act ? act : ACT_NONE);
+        cuda_finish(c, y->data, DTYPE_F32, v.y, type, rest_bias ? bias->data : NULL,
+                    tensor_elements(y), v.co, rest_act ? act : ACT_NONE);
     cuda_fail(o, c, driver_launched(), "conv2d");
     return true;
 }
@@ -232,8 +234,9 @@ static bool library_attention(struct cuda *c, struct ops *o, struct tensor *y,
         return false;
     struct operand qs = operand_of(o, q, DTYPE_BF16), ks = operand_of(o, k, DTYPE_BF16);
     struct operand vs = operand_of(o, v, DTYPE_BF16);
-    void *z = ops_scratch(o, (size_t)tensor_elements(y) * dtype_size(DTYPE_BF16));
-    void *workspace = workspace_of(o);
+    void *workspace = workspace_of(o), *z = y->data;
+    if (y->dtype != DTYPE_BF16)
+        z = ops_scratch(o, (size_t)tensor_elements(y) * dtype_size(DTYPE_BF16));
     if (ops_planning(o))
         return true;
     cuda_fail(o, c, driver_use(c->index), "the device");
@@ -245,7 +248,8 @@ static bool library_attention(struct cuda *c, struct ops *o, struct tensor *y,
     a.y = z;
     if (!vendor_attention(vendor_of(c), &a, workspace, c->stream))
         return false;
-    cuda_convert(c, y->data, DTYPE_F32, z, DTYPE_BF16, tensor_elements(y));
+    if (y->dtype != DTYPE_BF16)
+        cuda_convert(c, y->data, DTYPE_F32, z, DTYPE_BF16, tensor_elements(y));
     cuda_fail(o, c, driver_launched(), "attention");
     return true;
 }

@@ -20,10 +20,10 @@ void cuda_library_open(struct cuda *c);
 /* Puts `v` (whose owner it becomes) behind the backend's hooks. */
 void cuda_library_use(struct cuda *c, struct vendor *v);
 
-/* finish.cu: y[n] = act(z[n] + bias[n % channels]), dense; z is f32 or bf16, and may be y; bias may
- * be NULL. */
-void cuda_finish(struct cuda *c, float *y, const void *z, enum dtype type, const float *bias,
-                 int64_t n, int64_t channels, enum activation act);
+/* finish.cu: y[n] = act(z[n] + bias[n % channels]), dense; both are f32 or bf16, z may be y where
+ * their types agree; bias may be NULL. */
+void cuda_finish(struct cuda *c, void *y, enum dtype y_type, const void *z, enum dtype type,
+                 const float *bias, int64_t n, int64_t channels, enum activation act);
 
 #ifdef __cplusplus
 }

@@ -17,7 +17,8 @@ struct product {
     bool w_by4;         /* rows of w can be read four elements at a time */
     const float *scale; /* what sums are multiplied with, or NULL */
     const float *bias;  /* or NULL */
-    float *y;
+    void *y;
+    bool narrow_y; /* bf16 */
     enum activation act;
 };
 
@@ -54,7 +55,8 @@ __device__ __forceinline__ void store_result(const product &p, int64_t row, int6
     if (row >= p.m || column >= p.n)
         return;
     v *= p.scale ? *p.scale : 1.0f;
-    p.y[row * p.n + column] = gpu_act(v + (p.bias ? p.bias[column] : 0.0f), p.act);
+    v = gpu_act(v + (p.bias ? p.bias[column] : 0.0f), p.act);
+    store_some<1>(p.y, row * p.n + column, p.narrow_y, &v);
 }
 
 /* ---- fp32: every thread makes 4 × 4 elements of a tile of 64 × 64 ---- */

@@ -62,6 +62,7 @@ struct backend {
     const char *name; /* "cpu", "cuda:0" */
     const struct backend_ops *ops;
     bool blocks; /* takes weights whose blocks are kept */
+    bool narrow; /* has results in bf16 (ops_set_results) */
     /* Takes matrices that say so (tensor.fp8; K a multiple of 16) in e4m3, with one scale for each,
      * and rounds what they are multiplied with to e4m3, with one scale an item. Such a weight may
      * be made from E4M3 values, times blocks.scale. */

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "../support/ops_compare.h"
+#include "../support/ops_narrow.h"
 #include "../support/ops_promises.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -38,6 +39,12 @@ static void an_item_has_the_same_bits_alone_in_a_batch_and_again(void **state)
     (void)state;
     promise_same_bits(device.backend, DTYPE_F32);
     promise_same_bits(device.backend, DTYPE_BF16);
+}
+
+static void results_in_bf16_are_near_those_in_fp32(void **state)
+{
+    (void)state;
+    promise_narrow_results(device.backend, 5e-3);
 }
 
 static void hidden_keys_give_zeros_and_nan_is_never_hidden(void **state)
@@ -299,6 +306,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(every_operation_equals_plain_loops_in_fp32),
         cmocka_unit_test(every_operation_is_near_plain_loops_in_bf16),
         cmocka_unit_test(an_item_has_the_same_bits_alone_in_a_batch_and_again),
+        cmocka_unit_test(results_in_bf16_are_near_those_in_fp32),
         cmocka_unit_test(hidden_keys_give_zeros_and_nan_is_never_hidden),
         cmocka_unit_test(operations_are_timed),
     };

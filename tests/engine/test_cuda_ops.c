@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "../support/ops_compare.h"
+#include "../support/ops_narrow.h"
 #include "../support/ops_promises.h"
 #include "base/cleanup.h"
 #include "engine/device.h"
@@ -54,6 +55,14 @@ static void every_operation_is_near_plain_loops_in_bf16(void **state)
     struct backend *b = cuda_new();
     emulated_set_order(EMULATED_BACKWARD, 0);
     compare_small(b, DTYPE_BF16);
+    cuda_end(b);
+}
+
+static void results_in_bf16_are_those_in_fp32_rounded(void **state)
+{
+    (void)state;
+    struct backend *b = cuda_new();
+    promise_narrow_results(b, 0);
     cuda_end(b);
 }
 
@@ -436,6 +445,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_operation_equals_plain_loops_in_fp32),
         cmocka_unit_test(every_operation_is_near_plain_loops_in_bf16),
+        cmocka_unit_test(results_in_bf16_are_those_in_fp32_rounded),
         cmocka_unit_test(threads_in_any_order_give_the_same_bits),
         cmocka_unit_test(the_host_never_reads_device_memory),
         cmocka_unit_test(results_move_down_over_themselves),

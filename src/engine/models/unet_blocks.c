@@ -188,12 +188,14 @@ void unet_transformer_run(const struct unet_call *c, const struct unet_transform
                                      TRANSFORMER_NORM_EPS, ACT_NONE);
     h = ops_keep(o, mark, project(c, &t->in, h));
     struct tensor *tokens = op_reshape(o, h, SHAPE(b, height * width, t->width));
+    enum dtype before = ops_set_results(o, DTYPE_BF16);
     for (int i = 0; i < t->count; i++) {
         const struct unet_transformer_block *y = &t->blocks[i];
         attend(c, t, &y->self, &y->norm1, tokens, NULL);
         attend(c, t, &y->text, &y->norm2, tokens, c->text);
         feed_forward(c, y, tokens);
     }
+    ops_set_results(o, before);
     op_add_to(o, x, project(c, &t->out, h));
     ops_pop(o, mark);
 }

@@ -310,10 +310,12 @@ static void run_blocks(const struct zimage_transformer *t, struct ops *o, const 
     for (int i = 0; i < count && x; i++) {
         ops_mark mark = ops_push(o);
         struct modulation m = modulation(t, o, &b[i], time);
+        enum dtype before = ops_set_results(o, DTYPE_BF16);
         ops_mark half = ops_push(o);
         attend(t, o, &b[i], x, &m, cos, sin);
         ops_pop(o, half);
         feed_forward(t, o, &b[i], x, &m);
+        ops_set_results(o, before);
         ops_pop(o, mark);
     }
 }
