@@ -113,6 +113,9 @@ void cuda_convert(struct cuda *c, void *to, enum dtype to_type, const void *from
 void cuda_convert_filter(struct cuda *c, void *to, enum dtype to_type, const void *from,
                          enum dtype from_type, int64_t co, int64_t ci, int64_t taps);
 
+/* formula.cu: n elements of bf16, dense, on the device alone. */
+void cuda_by_formula(struct cuda *c, void *to, const struct formula *f, int64_t n);
+
 /* ---- 8-bit floats (fp8.cu) ---- */
 
 /* x of any strides (f32, bf16 or f16; the last axis a multiple of 4) as e4m3, dense: each of the

@@ -1,4 +1,5 @@
-/* Weights on the device: copied from host memory through pinned slots, converted over there. */
+/* Weights on the device: copied from host memory through pinned slots, or made by their formula,
+ * and converted over there. */
 #include <errno.h>
 #include <stdlib.h>
 
@@ -55,12 +56,20 @@ static int convert(struct cuda *c, const struct cuda_weight *cw, const struct te
     return code ? code : driver_launched();
 }
 
-/* As it comes. */
-static int put(struct cuda *c, const struct cuda_weight *cw, const struct tensor *w,
-               const void *host)
+/* The values as they come, from the host or by their formula. */
+static int values(struct cuda *c, void *to, const struct tensor *w, const void *host)
+{
+    if (!w->formula.period || w->dtype != DTYPE_BF16)
+        return cuda_put(c, to, host, (size_t)tensor_elements(w) * dtype_size(w->dtype));
+    cuda_by_formula(c, to, &w->formula, tensor_elements(w));
+    return driver_launched();
+}
+
+static int keep_as_it_comes(struct cuda *c, const struct cuda_weight *cw, const struct tensor *w,
+                            const void *host)
 {
     float scale = w->blocks.scale != 0 ? w->blocks.scale : 1;
-    int code = cuda_put(c, cw->data, host, (size_t)tensor_elements(w) * dtype_size(w->dtype));
+    int code = values(c, cw->data, w, host);
     return code || !cw->scale ? code : cuda_put(c, cw->scale, &scale, sizeof scale);
 }
 
@@ -77,10 +86,10 @@ static int fill(struct cuda *c, struct cuda_weight *cw, const struct tensor *w, 
     if (cw->type == DTYPE_E4M3)
         cw->scale = (float *)(void *)((char *)cw->data + scale_offset(w));
     if (w->rank != 4 && cw->type == w->dtype)
-        return put(c, cw, w, host);
+        return keep_as_it_comes(c, cw, w, host);
     code = driver_alloc(c->stream, raw, &between);
     if (!code)
-        code = cuda_put(c, between, host, raw);
+        code = values(c, between, w, host);
     if (!code)
         code = convert(c, cw, w, between);
     (void)driver_free(c->stream, between);

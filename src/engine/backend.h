@@ -9,6 +9,7 @@
 
 #include <errno.h>
 
+#include "engine/formula.h"
 #include "engine/ops.h"
 
 /* A device that is gone, or broken so that nothing on it works again in this process (a fault that
@@ -35,6 +36,7 @@ struct tensor {
     bool table;                       /* weights: rows are looked up, no product reads it */
     bool fp8;                         /* weights: e4m3 with one scale (backend.fp8) */
     struct tensor_blocks blocks;      /* weights */
+    struct formula formula;           /* weights: what the host memory holds, as bf16 */
     size_t offset;                    /* of data in the arena; TENSOR_OUTSIDE for weights */
     struct backend *backend;
 };

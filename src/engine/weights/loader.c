@@ -131,6 +131,7 @@ static int prepare(struct weight_loader *l, size_t i, const void *host, bool kep
     const struct weights_entry *t = l->list[i].entry;
     w->dtype = type_of(l, i);
     w->blocks = (struct tensor_blocks){0};
+    w->formula = l->list[i].changed ? (struct formula){0} : t->formula;
     if (t->expand && !l->list[i].changed) {
         w->blocks.expand = t->expand;
         w->blocks.scale = t->scale;

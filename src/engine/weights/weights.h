@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "engine/formula.h"
 #include "engine/ops.h"
 
 struct weights;
@@ -30,7 +31,8 @@ struct weights_entry {
     /* Quantized (GGUF) or 8-bit floats: writes `values` numbers as fp32, not yet times `scale`;
      * NULL where the data is of `dtype`. Callers take weights_entry_values. */
     void (*expand)(const void *blocks, int64_t values, float *out);
-    float scale; /* what the values are multiplied with; 0: nothing */
+    float scale;            /* what the values are multiplied with; 0: nothing */
+    struct formula formula; /* of the bf16 values, where they have one */
 };
 
 /* `values` numbers of an entry with `expand` as fp32; `from` points into its data, at a block. */
