@@ -9,9 +9,10 @@
 #include "kernels/kernel.h"
 
 struct attention {
-    const float *q, *k, *v;
-    float *y;
-    const int32_t *mask; /* or NULL */
+    const void *q, *k, *v;
+    void *y;
+    bool narrow, narrow_y; /* q, k and v are bf16; y is */
+    const int32_t *mask;   /* or NULL */
     int64_t mask_pitch;
     int64_t q_strides[3], k_strides[3], v_strides[3]; /* of items, tokens, heads */
     int64_t tq, tk;
@@ -25,9 +26,9 @@ struct attention {
 struct head_place {
     int64_t first; /* query */
     int64_t item, head;
-    int column; /* first of the result's */
-    const float *q, *k, *v;
-    int64_t keys; /* that any of its queries may see */
+    int column;      /* first of the result's */
+    int64_t q, k, v; /* elements from the tensors' beginnings */
+    int64_t keys;    /* that any of its queries may see */
 };
 
 __device__ __forceinline__ head_place place_of(const attention &a, int queries, int columns)
@@ -40,9 +41,9 @@ __device__ __forceinline__ head_place place_of(const attention &a, int queries, 
     p.item = unit / a.heads;
     p.first = tile * queries;
     int64_t group = p.head / a.repeat;
-    p.q = a.q + p.item * a.q_strides[0] + p.head * a.q_strides[2];
-    p.k = a.k + p.item * a.k_strides[0] + group * a.k_strides[2];
-    p.v = a.v + p.item * a.v_strides[0] + group * a.v_strides[2];
+    p.q = p.item * a.q_strides[0] + p.head * a.q_strides[2];
+    p.k = p.item * a.k_strides[0] + group * a.k_strides[2];
+    p.v = p.item * a.v_strides[0] + group * a.v_strides[2];
     p.keys = a.causal && p.first + queries < a.tk ? p.first + queries : a.tk;
     return p;
 }
@@ -54,18 +55,22 @@ __device__ __forceinline__ bool visible(const attention &a, const head_place &p,
            (!a.mask || a.mask[p.item * a.mask_pitch + key] != 0);
 }
 
-/* Columns c … c + 3 of row i; zeros outside. */
-__device__ __forceinline__ void load_four(float out[4], const attention &a, const float *data,
-                                          int64_t pitch, int64_t i, int64_t count, int c)
+/* Columns c … c + 3 of row i, rows from element `from` on; zeros outside. */
+__device__ __forceinline__ void load_four(float out[4], const attention &a, const void *data,
+                                          int64_t from, int64_t pitch, int64_t i, int64_t count,
+                                          int c)
 {
-    const float *p = data + (i < count ? i * pitch : 0) + c;
+    int64_t at = from + (i < count ? i * pitch : 0) + c;
     if (a.by4 && i < count && c < a.d) {
-        load4(out, p);
+        load_some<4>(out, data, at, a.narrow);
         return;
     }
     GPU_UNROLL
-    for (int e = 0; e < 4; e++)
-        out[e] = i < count && c + e < a.d ? p[e] : 0.0f;
+    for (int e = 0; e < 4; e++) {
+        out[e] = 0.0f;
+        if (i < count && c + e < a.d)
+            load_some<1>(out + e, data, at + e, a.narrow);
+    }
 }
 
 /* The factor for what was summed under the maximum `before`; hidden keys leave it at -infinity. */
@@ -95,13 +100,13 @@ __device__ __forceinline__ float finished(float sum, float total)
 /* Rows first … first + Rows of columns c … c + Columns into shared memory. */
 template <int Rows, int Columns, int Pitch>
 __device__ __forceinline__ void load_tile(float (&to)[Rows][Pitch], const attention &a,
-                                          const float *data, int64_t pitch, int64_t first,
-                                          int64_t count, int c)
+                                          const void *data, int64_t from, int64_t pitch,
+                                          int64_t first, int64_t count, int c)
 {
     for (int i = (int)threadIdx.x; i < Rows * Columns / 4; i += PLAIN_THREADS) {
         int row = i / (Columns / 4), column = i % (Columns / 4) * 4;
         float four[4];
-        load_four(four, a, data, pitch, first + row, count, c + column);
+        load_four(four, a, data, from, pitch, first + row, count, c + column);
         for (int e = 0; e < 4; e++)
             to[row][column + e] = four[e];
     }
@@ -122,10 +127,10 @@ __global__ void GPU_BOUNDS(PLAIN_THREADS) plain_attention(attention a)
         float score[KEYS_EACH] = {};
         for (int c = 0; c < a.d; c += PLAIN_CHUNK) {
             __syncthreads();
-            load_tile<PLAIN_QUERIES, PLAIN_CHUNK>(q, a, p.q, a.q_strides[1], p.first, a.tq, c);
-            load_tile<PLAIN_KEYS, PLAIN_CHUNK>(k, a, p.k, a.k_strides[1], first, a.tk, c);
+            load_tile<PLAIN_QUERIES, PLAIN_CHUNK>(q, a, a.q, p.q, a.q_strides[1], p.first, a.tq, c);
+            load_tile<PLAIN_KEYS, PLAIN_CHUNK>(k, a, a.k, p.k, a.k_strides[1], first, a.tk, c);
             if (c == 0)
-                load_tile<PLAIN_KEYS, PLAIN_COLUMNS>(v, a, p.v, a.v_strides[1], first, a.tk,
+                load_tile<PLAIN_KEYS, PLAIN_COLUMNS>(v, a, a.v, p.v, a.v_strides[1], first, a.tk,
                                                      p.column);
             __syncthreads();
             for (int i = 0; i < PLAIN_CHUNK; i++) {
@@ -169,11 +174,12 @@ __global__ void GPU_BOUNDS(PLAIN_THREADS) plain_attention(attention a)
     }
     if (query >= a.tq)
         return;
-    float *y = a.y + ((p.item * a.tq + query) * a.heads + p.head) * a.d;
+    int64_t y = ((p.item * a.tq + query) * a.heads + p.head) * a.d;
     for (int j = 0; j < COLUMNS_EACH; j++) {
         int column = p.column + part + PLAIN_PARTS * j;
+        float result = finished(sum[j], total);
         if (column < a.d)
-            y[column] = finished(sum[j], total);
+            store_some<1>(a.y, y + column, a.narrow_y, &result);
     }
 }
 
@@ -185,14 +191,15 @@ __global__ void GPU_BOUNDS(PLAIN_THREADS) plain_attention(attention a)
 
 /* 64 rows of Chunk columns as words of two neighbours. */
 template <int Chunk>
-__device__ __forceinline__ void load_words(uint32_t *to, const attention &a, const float *data,
-                                           int64_t pitch, int64_t first, int64_t count, int c)
+__device__ __forceinline__ void load_words(uint32_t *to, const attention &a, const void *data,
+                                           int64_t from, int64_t pitch, int64_t first,
+                                           int64_t count, int c)
 {
     enum { PITCH = Chunk / 2 + 4 }; /* 4 against bank conflicts */
     for (int i = (int)threadIdx.x; i < 64 * Chunk / 4; i += MMA_THREADS) {
         int row = i / (Chunk / 4), column = i % (Chunk / 4) * 4;
         float four[4];
-        load_four(four, a, data, pitch, first + row, count, c + column);
+        load_four(four, a, data, from, pitch, first + row, count, c + column);
         *reinterpret_cast<uint2 *>(to + row * PITCH + column / 2) =
             uint2{bf16_pair(four[0], four[1]), bf16_pair(four[2], four[3])};
     }
@@ -201,14 +208,15 @@ __device__ __forceinline__ void load_words(uint32_t *to, const attention &a, con
 /* 64 keys of Chunk columns, turned: words of two keys along a column. */
 #define TURNED_PITCH (MMA_KEYS / 2 + 4)
 template <int Chunk>
-__device__ __forceinline__ void load_turned(uint32_t *to, const attention &a, const float *data,
-                                            int64_t pitch, int64_t first, int64_t count, int c)
+__device__ __forceinline__ void load_turned(uint32_t *to, const attention &a, const void *data,
+                                            int64_t from, int64_t pitch, int64_t first,
+                                            int64_t count, int c)
 {
     for (int i = (int)threadIdx.x; i < MMA_KEYS / 2 * Chunk / 4; i += MMA_THREADS) {
         int pair = i % (MMA_KEYS / 2), column = i / (MMA_KEYS / 2) * 4;
         float even[4], odd[4];
-        load_four(even, a, data, pitch, first + 2 * pair, count, c + column);
-        load_four(odd, a, data, pitch, first + 2 * pair + 1, count, c + column);
+        load_four(even, a, data, from, pitch, first + 2 * pair, count, c + column);
+        load_four(odd, a, data, from, pitch, first + 2 * pair + 1, count, c + column);
         GPU_UNROLL
         for (int e = 0; e < 4; e++)
             to[(column + e) * TURNED_PITCH + pair] = bf16_pair(even[e], odd[e]);
@@ -318,8 +326,8 @@ template <int Chunk> __global__ void GPU_BOUNDS(MMA_THREADS) mma_attention(atten
         for (int c = 0; c < a.d; c += Chunk) {
             __syncthreads();
             if (a.d > Chunk || first == 0)
-                load_words<Chunk>(q, a, p.q, a.q_strides[1], p.first, a.tq, c);
-            load_words<Chunk>(kv, a, p.k, a.k_strides[1], first, a.tk, c);
+                load_words<Chunk>(q, a, a.q, p.q, a.q_strides[1], p.first, a.tq, c);
+            load_words<Chunk>(kv, a, a.k, p.k, a.k_strides[1], first, a.tk, c);
             __syncthreads();
             add_scores<Chunk>(score, q + 16 * warp * PITCH, kv);
         }
@@ -331,7 +339,7 @@ template <int Chunk> __global__ void GPU_BOUNDS(MMA_THREADS) mma_attention(atten
                 sum[0][j][e] *= factor[e / 2];
         }
         __syncthreads();
-        load_turned<Chunk>(kv, a, p.v, a.v_strides[1], first, a.tk, p.column);
+        load_turned<Chunk>(kv, a, a.v, p.v, a.v_strides[1], first, a.tk, p.column);
         __syncthreads();
         add_values<Chunk>(sum, score[0], kv);
     }
@@ -341,9 +349,10 @@ template <int Chunk> __global__ void GPU_BOUNDS(MMA_THREADS) mma_attention(atten
         for (int e = 0; e < 4; e++) {
             int64_t row = query + 8 * (e / 2);
             int column = p.column + 8 * j + 2 * t + e % 2;
+            float result = finished(sum[0][j][e], total[e / 2]);
             if (row < a.tq && column < a.d)
-                a.y[((p.item * a.tq + row) * a.heads + p.head) * a.d + column] =
-                    finished(sum[0][j][e], total[e / 2]);
+                store_some<1>(a.y, ((p.item * a.tq + row) * a.heads + p.head) * a.d + column,
+                              a.narrow_y, &result);
         }
     }
 }
@@ -352,7 +361,7 @@ template <int Chunk> __global__ void GPU_BOUNDS(MMA_THREADS) mma_attention(atten
 
 static bool rows_by4(const struct tensor *t)
 {
-    bool by4 = is_aligned(t->data, 16) && t->dims[3] % 4 == 0;
+    bool by4 = is_aligned(t->data, 4 * dtype_size(t->dtype)) && t->dims[3] % 4 == 0;
     for (int i = 0; i < 3; i++)
         by4 = by4 && (t->dims[i] == 1 || t->strides[i] % 4 == 0);
     return by4;
@@ -362,10 +371,12 @@ static attention attention_of(struct tensor *y, const struct tensor *q, const st
                               const struct tensor *v, const struct attention_args *args)
 {
     attention a = {};
-    a.q = static_cast<const float *>(q->data);
-    a.k = static_cast<const float *>(k->data);
-    a.v = static_cast<const float *>(v->data);
-    a.y = static_cast<float *>(y->data);
+    a.q = q->data;
+    a.k = k->data;
+    a.v = v->data;
+    a.y = y->data;
+    a.narrow = is_narrow(q);
+    a.narrow_y = is_narrow(y);
     for (int i = 0; i < 3; i++) {
         a.q_strides[i] = q->strides[i];
         a.k_strides[i] = k->strides[i];

@@ -339,6 +339,7 @@ int omni_cuda_backend_new(int index, struct backend **out, struct err *e)
     c->index = index;
     c->base.name = c->name;
     c->base.ops = &cuda_ops;
+    c->base.narrow = true;
     const char *waits = getenv("OMNIFS_CUDA_WAIT");
     c->waits = waits && strcmp(waits, "1") == 0;
     int rc = open_device(c, index, e);

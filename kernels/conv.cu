@@ -114,7 +114,7 @@ void cuda_conv2d(struct ops *o, struct tensor *y, const struct tensor *x, const 
     p.pitch = p.k;
     p.w_by4 = p.k % 4 == 0;
     p.bias = bias ? static_cast<const float *>(bias->data) : nullptr;
-    p.y = static_cast<float *>(y->data);
+    p.y = y->data;
     p.act = act;
     windows v = windows_of(y, x, w, stride, pad);
     c = cuda_here(o);

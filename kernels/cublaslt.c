@@ -3,7 +3,8 @@
  *
  * A shape's choice (descriptors and algorithm) is made once and kept. Its epilogue is fused where
  * it means exactly ours: RELU always; GELU, which is the tanh form, only where x and w are narrow,
- * as its tanh may be the fast one. Split sums may not be added up in the type of the result. */
+ * as its tanh may be the fast one; with e4m3 a result in fp32 would want a bias in bf16. Split sums
+ * may not be added up in the type of the result. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -214,7 +215,8 @@ static void choose(struct lt *t, struct choice *c)
     cublasLtMatmulAlgo_t list[CANDIDATES];
     enum activation act = (enum activation)c->key.act;
     bool wanted = c->key.bias != NO_BIAS;
-    bool bias = c->key.bias == BIAS_FITS && c->key.bias_type == c->key.y_type;
+    bool bias = c->key.bias == BIAS_FITS && c->key.bias_type == c->key.y_type &&
+                !(c->key.type == VENDOR_E4M3 && c->key.y_type == VENDOR_F32);
     bool fusable = act == ACT_RELU || (act == ACT_GELU_TANH && c->key.type != VENDOR_F32);
     fusable = fusable && bias == wanted; /* the bias comes before the activation */
     const struct {
@@ -258,22 +260,18 @@ static struct choice *find(struct lt *t, const struct key *key)
 
 /* ---- running ---- */
 
-static bool set_pointers(struct lt *t, struct choice *c, const struct vendor_linear *l)
+static bool set_pointer(struct lt *t, const struct choice *c, cublasLtMatmulDescAttributes_t name,
+                        const void *value)
 {
-    const struct {
-        bool needed;
-        cublasLtMatmulDescAttributes_t name;
-        const void *value;
-    } rows[] = {
-        {l->has_bias && !c->left.bias, CUBLASLT_MATMUL_DESC_BIAS_POINTER, l->bias},
-        {l->type == VENDOR_E4M3, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, l->w_scale},
-        {l->type == VENDOR_E4M3, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, l->x_scale},
-    };
-    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++)
-        if (rows[i].needed && t->f.MatmulDescSetAttribute(c->desc, rows[i].name, &rows[i].value,
-                                                          sizeof(rows[i].value)))
-            return false;
-    return true;
+    return !t->f.MatmulDescSetAttribute(c->desc, name, &value, sizeof(value));
+}
+
+static bool set_pointers(struct lt *t, const struct choice *c, const struct vendor_linear *l)
+{
+    bool bias = l->has_bias && !c->left.bias;
+    return (!bias || set_pointer(t, c, CUBLASLT_MATMUL_DESC_BIAS_POINTER, l->bias)) &&
+           (l->type != VENDOR_E4M3 ||
+            set_pointer(t, c, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, l->w_scale));
 }
 
 /* One product an item: the same call alone and in a batch. */
@@ -285,6 +283,9 @@ static bool multiply(struct lt *t, const struct choice *c, const cublasLtMatmulA
     for (int64_t i = 0; i < l->items; i++) {
         const char *x = (const char *)l->x + (size_t)i * x_step;
         char *y = (char *)l->y + (size_t)i * y_step;
+        if (l->type == VENDOR_E4M3 &&
+            !set_pointer(t, c, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, l->x_scale + i))
+            return false;
         if (t->f.Matmul(t->handle, c->desc, &one, l->w, c->a, x, c->b, &zero, y, c->d, y, c->d,
                         algo, workspace, VENDOR_WORKSPACE, (cudaStream_t)stream))
             return false;

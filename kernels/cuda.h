@@ -50,7 +50,7 @@ struct cuda {
     struct staging staging;
     int32_t *notes;         /* on the device: what kernels report (enum cuda_note) */
     int32_t *answers;       /* pinned: where notes are read */
-    pthread_mutex_t lock;   /* guards `staging`, `answers`, `last_step` and the weights' copies */
+    pthread_mutex_t lock;   /* guards `staging`, `answers` and `last_step` */
     bool waits;             /* OMNIFS_CUDA_WAIT=1: after every operation, to time it */
     uint64_t out_of_memory; /* how often it was */
     struct cuda_products library;
@@ -72,14 +72,15 @@ static inline struct cuda *cuda_of(const struct backend *b)
 
 /* ---- weights (weight.c) ----
  *
- * Vectors (ranks 1, 3, 5) are kept in fp32. Matrices are kept as they come, and products convert
- * what they read. Filters are kept in the compute type with channels last: [Co, kh, kw, Ci]. */
+ * Vectors (ranks 1, 3, 5) are kept in fp32, filters in the compute type with channels last:
+ * [Co, kh, kw, Ci]. Matrices are kept in bf16 where products are computed in it, or in e4m3 where
+ * they say so; else, and where rows are looked up, as they come, and kernels convert what they
+ * read. */
 struct cuda_weight {
     enum dtype type; /* of `data` */
     void *data;      /* on the device; NULL in plans */
     size_t bytes;
-    void *narrow; /* matrices: a copy in bf16, or NULL */
-    size_t narrow_bytes;
+    float *scale; /* e4m3: what the values are multiplied with, on the device, behind them */
 };
 
 int cuda_weight_prepare(struct backend *b, struct tensor *w, const void *host, enum dtype compute,
@@ -87,10 +88,8 @@ int cuda_weight_prepare(struct backend *b, struct tensor *w, const void *host, e
 void cuda_weight_release(struct backend *b, struct tensor *w);
 uint64_t cuda_weight_bytes(const struct tensor *w);
 bool cuda_weight_mapped(const struct tensor *w);
-/* The bf16 form of the matrix w[N, K], dense, for libraries that read one type only: the weight
- * itself, or a copy that is made the first time and kept. NULL while planning, for views, and when
- * there is no memory for it. */
-const void *cuda_weight_bf16(struct cuda *c, struct ops *o, const struct tensor *w);
+/* Of a matrix in e4m3, on the device; NULL for others. */
+const float *cuda_weight_scale(const struct tensor *w);
 
 /* ---- memory (backend.c) ---- */
 
@@ -113,6 +112,19 @@ void cuda_convert(struct cuda *c, void *to, enum dtype to_type, const void *from
 /* [Co, Ci, taps] → [Co, taps, Ci]. */
 void cuda_convert_filter(struct cuda *c, void *to, enum dtype to_type, const void *from,
                          enum dtype from_type, int64_t co, int64_t ci, int64_t taps);
+
+/* formula.cu: n elements of bf16, dense, on the device alone. */
+void cuda_by_formula(struct cuda *c, void *to, const struct formula *f, int64_t n);
+
+/* ---- 8-bit floats (fp8.cu) ---- */
+
+/* x of any strides (f32, bf16 or f16; the last axis a multiple of 4) as e4m3, dense: each of the
+ * `items` stretches of rows is divided by a scale of its own, scales[items]. peaks[items ·
+ * FP8_PEAKS] is for work; at most FP8_ITEMS items. */
+#define FP8_PEAKS 512
+#define FP8_ITEMS 65535
+void cuda_to_fp8(struct cuda *c, void *to, float *scales, float *peaks, const struct tensor *x,
+                 int64_t items);
 
 /* ---- kernels, as in backend.h; the file is named in each section ---- */
 

@@ -29,7 +29,7 @@ static struct {
     int slow, asked;                          /* emulated_set_slow; how often since the last */
     uint64_t passed;                          /* events that were passed */
     struct emulated_counts counts;
-} gpu = {nullptr, 0, 0, false, false, 0, -1, 0, 0, 0, 0, 0, {0, 0, 0, 0, 0}};
+} gpu = {nullptr, 0, 0, false, false, 0, -1, 0, 0, 0, 0, 0, {}};
 
 struct CUevent_st {
     uint64_t number; /* of its last record among all; 0: none */
@@ -265,6 +265,7 @@ static int move_bytes(void *to, const void *from, size_t bytes)
 int driver_to_device(gpu_stream s, void *to, const void *host, size_t bytes)
 {
     (void)s;
+    gpu.counts.carried += bytes;
     return move_bytes(to, host, bytes);
 }
 

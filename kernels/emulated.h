@@ -25,10 +25,10 @@ void emulated_lose_device(int calls);
  * host sees a device that is slower: it passes one event more each time that it was asked so often
  * for one that it had not passed, or all when the host waits. */
 void emulated_set_slow(int asks);
-/* Launches, allocations that are not freed, waits for the device, and events recorded so far;
- * `ahead`: events that the device has not passed. */
+/* Launches, allocations that are not freed, waits for the device, events recorded and bytes copied
+ * from the host so far; `ahead`: events that the device has not passed. */
 struct emulated_counts {
-    uint64_t launches, live, waits, events, ahead;
+    uint64_t launches, live, waits, events, carried, ahead;
 };
 struct emulated_counts emulated_counts(void);
 

@@ -30,6 +30,7 @@ typedef struct CUstream_st *gpu_stream;
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#include <cuda_fp8.h>
 
 #define GPU_INLINE      __host__ __device__ __forceinline__
 #define GPU_UNROLL      _Pragma("unroll")
@@ -199,6 +200,9 @@ struct bf16 {
 struct f16 {
     uint16_t bits;
 };
+struct e4m3 { /* sign, 4 bits of exponent, 3 of fraction; no infinity, 0x7F is NaN */
+    uint8_t bits;
+};
 
 GPU_INLINE uint32_t gpu_float_bits(float x)
 {
@@ -235,7 +239,18 @@ GPU_INLINE float to_float(f16 x)
 #endif
 }
 
-/* To the nearest, halves to even; NaN stays NaN. from_float<T>(x). */
+GPU_INLINE float to_float(e4m3 x)
+{
+    uint32_t sign = (uint32_t)(x.bits & 0x80) << 24, rest = (uint32_t)(x.bits & 0x7F) << 20;
+    if (rest == 0x07F00000u)
+        return gpu_bits_float(sign | 0x7FC00000u);
+    /* 2^120 moves the exponent's bias, subnormal numbers too */
+    return gpu_bits_float(
+        sign | gpu_float_bits(gpu_bits_float(rest) * 1329227995784915872903807060280344576.0f));
+}
+
+/* To the nearest, halves to even; NaN stays NaN; what is too large for e4m3 becomes its largest,
+ * 448. from_float<T>(x). */
 template <class T> GPU_INLINE T from_float(float x);
 template <> GPU_INLINE float from_float<float>(float x)
 {
@@ -265,6 +280,22 @@ template <> GPU_INLINE f16 from_float<f16>(float x)
     if (rest < 0x38800000u) /* subnormal: the addition rounds at 2^-24 */
         return {(uint16_t)(sign | (gpu_float_bits(gpu_bits_float(rest) + 0.5f) - 0x3F000000u))};
     return {(uint16_t)(sign | ((rest - 0x38000000u + 0xFFF + (rest >> 13 & 1)) >> 13))};
+#endif
+}
+
+template <> GPU_INLINE e4m3 from_float<e4m3>(float x)
+{
+#ifdef __CUDA_ARCH__
+    return {__nv_cvt_float_to_fp8(x, __NV_SATFINITE, __NV_E4M3)};
+#else
+    uint32_t u = gpu_float_bits(x), sign = u >> 24 & 0x80, rest = u & 0x7FFFFFFFu;
+    if (rest > 0x7F800000u)
+        return {(uint8_t)(sign | 0x7F)};
+    if (rest >= 0x43E00000u) /* 448 and more */
+        return {(uint8_t)(sign | 0x7E)};
+    if (rest < 0x3C800000u) /* subnormal: the addition rounds at 2^-9 */
+        return {(uint8_t)(sign | (gpu_float_bits(gpu_bits_float(rest) + 16384.0f) - 0x46800000u))};
+    return {(uint8_t)(sign | ((rest - 0x3C000000u + 0x7FFFF + (rest >> 20 & 1)) >> 20))};
 #endif
 }
 

@@ -92,6 +92,10 @@ __device__ __forceinline__ void store4(float *p, const float in[4])
 {
     *reinterpret_cast<float4 *>(p) = float4{in[0], in[1], in[2], in[3]};
 }
+__device__ __forceinline__ void store4(bf16 *p, const float in[4]) /* 8-byte aligned */
+{
+    *reinterpret_cast<uint2 *>(p) = uint2{bf16_pair(in[0], in[1]), bf16_pair(in[2], in[3])};
+}
 __device__ __forceinline__ void load4(float out[4], const bf16 *p) /* 8-byte aligned */
 {
     uint2 v = *reinterpret_cast<const uint2 *>(p);
@@ -109,6 +113,50 @@ __device__ __forceinline__ void load4(float out[4], const f16 *p) /* 8-byte alig
     out[3] = to_float(f16{(uint16_t)(v.y >> 16)});
 }
 
+__device__ __forceinline__ void load4(float out[4], const e4m3 *p) /* 4-byte aligned */
+{
+    uint32_t v = *reinterpret_cast<const uint32_t *>(p);
+    GPU_UNROLL
+    for (int e = 0; e < 4; e++)
+        out[e] = to_float(e4m3{(uint8_t)(v >> (8 * e))});
+}
+
+/* ---- activations: f32, or `narrow`: bf16, the same for all threads ---- */
+
+inline bool is_narrow(const struct tensor *t)
+{
+    return t->dtype == DTYPE_BF16;
+}
+
+/* `Wide` (1 or 4) elements from `at` on. */
+template <int Wide>
+__device__ __forceinline__ void load_some(float *out, const void *data, int64_t at, bool narrow)
+{
+    if constexpr (Wide == 4) {
+        if (narrow)
+            load4(out, static_cast<const bf16 *>(data) + at);
+        else
+            load4(out, static_cast<const float *>(data) + at);
+    } else {
+        out[0] = narrow ? to_float(static_cast<const bf16 *>(data)[at])
+                        : static_cast<const float *>(data)[at];
+    }
+}
+template <int Wide>
+__device__ __forceinline__ void store_some(void *data, int64_t at, bool narrow, const float *in)
+{
+    if constexpr (Wide == 4) {
+        if (narrow)
+            store4(static_cast<bf16 *>(data) + at, in);
+        else
+            store4(static_cast<float *>(data) + at, in);
+    } else if (narrow) {
+        static_cast<bf16 *>(data)[at] = from_float<bf16>(in[0]);
+    } else {
+        static_cast<float *>(data)[at] = in[0];
+    }
+}
+
 /* ---- the last axis as rows ---- */
 
 /* Where each row of a tensor's last axis begins; leading axes that lie evenly are merged. */
@@ -117,7 +165,7 @@ struct rows {
     int64_t count, width;
     int rank;
     int64_t dims[TENSOR_MAX_RANK], strides[TENSOR_MAX_RANK]; /* of the leading axes, elements */
-    bool by4; /* every row is 16-byte aligned and its width a multiple of 4 */
+    bool by4; /* four elements can be read at once, all along every row */
 };
 
 inline struct rows rows_of(const struct tensor *t)
@@ -126,7 +174,7 @@ inline struct rows rows_of(const struct tensor *t)
     r.data = static_cast<const float *>(t->data);
     r.width = t->dims[t->rank - 1];
     r.count = 1;
-    r.by4 = is_aligned(t->data, 16) && r.width % 4 == 0;
+    r.by4 = is_aligned(t->data, 4 * dtype_size(t->dtype)) && r.width % 4 == 0;
     for (int i = 0; i < t->rank - 1; i++) {
         int64_t n = t->dims[i], stride = t->strides[i];
         r.count *= n;

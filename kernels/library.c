@@ -50,7 +50,7 @@ static void *workspace_of(struct ops *o)
 
 static enum vendor_type type_of(enum dtype d)
 {
-    return d == DTYPE_BF16 ? VENDOR_BF16 : VENDOR_F32;
+    return d == DTYPE_BF16 ? VENDOR_BF16 : d == DTYPE_E4M3 ? VENDOR_E4M3 : VENDOR_F32;
 }
 
 /* ---- linear ---- */
@@ -58,8 +58,9 @@ static enum vendor_type type_of(enum dtype d)
 /* Rows an item, up to which dot products of our own read the matrix once for all items. */
 #define FEW_ROWS 8
 
-static struct vendor_linear describe_linear(const struct tensor *x, const struct tensor *w,
-                                            bool bias, enum activation act, enum dtype type)
+static struct vendor_linear describe_linear(const struct tensor *y, const struct tensor *x,
+                                            const struct tensor *w, bool bias, enum activation act,
+                                            enum dtype type)
 {
     int64_t n = w->dims[0], k = w->dims[1], rows = tensor_elements(x) / k;
     struct vendor_linear l = {.items = 1, .rows = rows, .n = n, .k = k};
@@ -69,33 +70,57 @@ static struct vendor_linear describe_linear(const struct tensor *x, const struct
     }
     l.x_row = k;
     l.x_item = l.rows * k;
-    l.w_row = w->dtype == type ? w->strides[0] : k;
+    l.w_row = w->strides[0];
     l.y_row = n;
     l.y_item = l.rows * n;
     l.type = type_of(type);
-    l.y_type = l.bias_type = VENDOR_F32;
+    l.y_type = type_of(y->dtype);
+    l.bias_type = VENDOR_F32;
     l.has_bias = bias;
     l.act = act;
     return l;
 }
 
+/* w and x are set. */
 static bool run_linear(struct cuda *c, struct ops *o, struct vendor_linear *l, struct tensor *y,
-                       struct operand *p, const struct tensor *x, const struct tensor *bias,
-                       void *workspace)
+                       const struct tensor *bias, void *workspace)
 {
     struct vendor_left left;
-    if (!l->w || !workspace || !fetch(o, p, x))
-        return false;
-    l->x = p->dense.data;
     l->y = y->data;
     l->bias = bias ? bias->data : NULL;
-    if (!vendor_linear(vendor_of(c), l, workspace, c->stream, &left))
+    if (!workspace || !vendor_linear(vendor_of(c), l, workspace, c->stream, &left))
         return false;
     if (left.bias || left.act)
-        cuda_finish(c, y->data, y->data, DTYPE_F32, left.bias ? l->bias : NULL, tensor_elements(y),
-                    l->n, left.act ? l->act : ACT_NONE);
+        cuda_finish(c, y->data, y->dtype, y->data, y->dtype, left.bias ? l->bias : NULL,
+                    tensor_elements(y), l->n, left.act ? l->act : ACT_NONE);
     cuda_fail(o, c, driver_launched(), "linear");
     return true;
+}
+
+/* e4m3: a scale for the matrix, and one for each item of x. */
+static bool fp8_linear(struct cuda *c, struct ops *o, struct tensor *y, const struct tensor *x,
+                       const struct tensor *w, const struct tensor *bias, enum activation act)
+{
+    struct vendor_left left;
+    struct vendor_linear l = describe_linear(y, x, w, bias != NULL, act, DTYPE_E4M3);
+    if (l.rows <= FEW_ROWS || l.items > FP8_ITEMS ||
+        !vendor_linear(vendor_of(c), &l, NULL, NULL, &left))
+        return false;
+    void *narrow = ops_scratch(o, (size_t)tensor_elements(x));
+    float *scales = ops_scratch(o, (size_t)l.items * sizeof *scales);
+    float *peaks = ops_scratch(o, (size_t)l.items * FP8_PEAKS * sizeof *peaks);
+    void *workspace = workspace_of(o);
+    if (ops_planning(o))
+        return true;
+    cuda_fail(o, c, driver_use(c->index), "the device");
+    if (!narrow || !scales || !peaks)
+        return false;
+    cuda_to_fp8(c, narrow, scales, peaks, x, l.items);
+    l.x = narrow;
+    l.x_scale = scales;
+    l.w = w->data;
+    l.w_scale = cuda_weight_scale(w);
+    return run_linear(c, o, &l, y, bias, workspace);
 }
 
 static bool library_linear(struct cuda *c, struct ops *o, struct tensor *y, const struct tensor *x,
@@ -103,8 +128,10 @@ static bool library_linear(struct cuda *c, struct ops *o, struct tensor *y, cons
 {
     enum dtype type = ops_compute(o);
     struct vendor_left left;
-    struct vendor_linear l = describe_linear(x, w, bias != NULL, act, type);
-    if (l.rows <= FEW_ROWS || (type == DTYPE_F32 && w->dtype != DTYPE_F32) ||
+    if (w->dtype == DTYPE_E4M3)
+        return fp8_linear(c, o, y, x, w, bias, act);
+    struct vendor_linear l = describe_linear(y, x, w, bias != NULL, act, type);
+    if (l.rows <= FEW_ROWS || w->dtype != type ||
         !vendor_linear(vendor_of(c), &l, NULL, NULL, &left))
         return false;
     struct operand p = operand_of(o, x, type);
@@ -112,8 +139,11 @@ static bool library_linear(struct cuda *c, struct ops *o, struct tensor *y, cons
     if (ops_planning(o))
         return true;
     cuda_fail(o, c, driver_use(c->index), "the device");
-    l.w = type == DTYPE_F32 ? w->data : cuda_weight_bf16(c, o, w);
-    return run_linear(c, o, &l, y, &p, x, bias, workspace);
+    if (!fetch(o, &p, x))
+        return false;
+    l.x = p.dense.data;
+    l.w = w->data;
+    return run_linear(c, o, &l, y, bias, workspace);
 }
 
 /* ---- convolution ---- */
@@ -167,8 +197,8 @@ static bool library_conv2d(struct cuda *c, struct ops *o, struct tensor *y, cons
         return false;
     bool rest_bias = bias && (z || left.bias), rest_act = z || left.act;
     if (z || rest_bias || rest_act)
-        cuda_finish(c, y->data, v.y, type, rest_bias ? bias->data : NULL, tensor_elements(y), v.co,
-                    rest_act ? act : ACT_NONE);
+        cuda_finish(c, y->data, DTYPE_F32, v.y, type, rest_bias ? bias->data : NULL,
+                    tensor_elements(y), v.co, rest_act ? act : ACT_NONE);
     cuda_fail(o, c, driver_launched(), "conv2d");
     return true;
 }
@@ -204,8 +234,9 @@ static bool library_attention(struct cuda *c, struct ops *o, struct tensor *y,
         return false;
     struct operand qs = operand_of(o, q, DTYPE_BF16), ks = operand_of(o, k, DTYPE_BF16);
     struct operand vs = operand_of(o, v, DTYPE_BF16);
-    void *z = ops_scratch(o, (size_t)tensor_elements(y) * dtype_size(DTYPE_BF16));
-    void *workspace = workspace_of(o);
+    void *workspace = workspace_of(o), *z = y->data;
+    if (y->dtype != DTYPE_BF16)
+        z = ops_scratch(o, (size_t)tensor_elements(y) * dtype_size(DTYPE_BF16));
     if (ops_planning(o))
         return true;
     cuda_fail(o, c, driver_use(c->index), "the device");
@@ -217,7 +248,8 @@ static bool library_attention(struct cuda *c, struct ops *o, struct tensor *y,
     a.y = z;
     if (!vendor_attention(vendor_of(c), &a, workspace, c->stream))
         return false;
-    cuda_convert(c, y->data, DTYPE_F32, z, DTYPE_BF16, tensor_elements(y));
+    if (y->dtype != DTYPE_BF16)
+        cuda_convert(c, y->data, DTYPE_F32, z, DTYPE_BF16, tensor_elements(y));
     cuda_fail(o, c, driver_launched(), "attention");
     return true;
 }
@@ -260,9 +292,28 @@ static struct library *library_new(void)
     return l;
 }
 
+/* Does cuBLASLt multiply e4m3 on this device? */
+static bool has_fp8(struct vendor *v)
+{
+    struct vendor_left left;
+    struct vendor_linear l = {.items = 1,
+                              .rows = 256,
+                              .n = 1024,
+                              .k = 1024,
+                              .x_item = 256 * 1024,
+                              .x_row = 1024,
+                              .w_row = 1024,
+                              .y_item = 256 * 1024,
+                              .y_row = 1024,
+                              .type = VENDOR_E4M3,
+                              .y_type = VENDOR_F32};
+    return vendor_linear(v, &l, NULL, NULL, &left);
+}
+
 static void put_behind(struct cuda *c, struct library *l, struct vendor *v)
 {
     l->vendor = v;
+    c->base.fp8 = has_fp8(v);
     c->library =
         (struct cuda_products){l, library_close, library_linear, library_conv2d, library_attention};
     if (!v)

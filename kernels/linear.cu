@@ -9,17 +9,24 @@
 
 struct linear_rows {
     struct rows x;
+    bool narrow; /* bf16 */
     struct row {
-        const float *at; /* NULL: beyond the last */
+        int64_t at; /* below 0: beyond the last */
         __device__ __forceinline__ void load(float out[UNIT], const linear_rows &r, int64_t k,
                                              int64_t end) const
         {
-            load_unit(out, at ? at : r.x.data, k, at ? end : 0, r.x.by4);
+            const float *wide = r.x.data + (at < 0 ? 0 : at);
+            const bf16 *narrow = reinterpret_cast<const bf16 *>(r.x.data) + (at < 0 ? 0 : at);
+            end = at < 0 ? 0 : end;
+            if (r.narrow)
+                load_unit(out, narrow, k, end, r.x.by4);
+            else
+                load_unit(out, wide, k, end, r.x.by4);
         }
     };
     __device__ __forceinline__ row find(int64_t i, int64_t count) const
     {
-        return {i < count ? x.data + rows_offset(x, i) : nullptr};
+        return {i < count ? rows_offset(x, i) : -1};
     }
 };
 
@@ -29,7 +36,7 @@ struct linear_rows {
 #define FEW_ITEMS 8 /* rows an item, up to which this is the faster way */
 #define FEW_WARPS 8
 
-template <class W> __global__ void dot_products(product p, struct rows x)
+template <class W> __global__ void dot_products(product p, linear_rows x)
 {
     int lane = (int)threadIdx.x % GPU_WARP;
     int64_t column = (int64_t)blockIdx.x * FEW_WARPS + threadIdx.x / GPU_WARP;
@@ -44,7 +51,7 @@ template <class W> __global__ void dot_products(product p, struct rows x)
         for (int i = 0; i < FEW_ROWS; i++) {
             if (top + i >= p.m)
                 break;
-            load_unit(v, x.data + rows_offset(x, top + i), k, p.k, x.by4);
+            x.find(top + i, p.m).load(v, x, k, p.k);
             GPU_UNROLL
             for (int e = 0; e < UNIT; e++)
                 sum[i] += v[e] * w[e];
@@ -71,13 +78,13 @@ static int64_t rows_per_item(const struct tensor *x, int64_t rows)
 template <class W> static void run(struct ops *o, const product &p, const struct tensor *x)
 {
     struct cuda *c = cuda_here(o);
-    struct rows rows = rows_of(x);
+    linear_rows rows = {rows_of(x), is_narrow(x)};
     if (rows_per_item(x, p.m) <= FEW_ITEMS && p.m <= 65535 * FEW_ROWS)
         LAUNCH_SYNC(dim3((unsigned)((p.n + FEW_WARPS - 1) / FEW_WARPS),
                          (unsigned)((p.m + FEW_ROWS - 1) / FEW_ROWS)),
                     FEW_WARPS * GPU_WARP, 0, c->stream, dot_products<W>)
     (p, rows);
-    else run_product<linear_rows, W>(c, p, linear_rows{rows}, ops_compute(o));
+    else run_product<linear_rows, W>(c, p, rows, ops_compute(o));
     cuda_launched(o, "linear");
 }
 
@@ -98,13 +105,17 @@ void cuda_linear(struct ops *o, struct tensor *y, const struct tensor *x, const 
     p.w = w->data;
     p.pitch = w->strides[0];
     p.w_by4 = p.pitch % 4 == 0 && p.k % 4 == 0 && is_aligned(w->data, 4 * dtype_size(w->dtype));
+    p.scale = cuda_weight_scale(w);
     p.bias = bias ? static_cast<const float *>(bias->data) : nullptr;
-    p.y = static_cast<float *>(y->data);
+    p.y = y->data;
+    p.narrow_y = is_narrow(y);
     p.act = act;
     if (w->dtype == DTYPE_F32)
         run<float>(o, p, x);
     else if (w->dtype == DTYPE_BF16)
         run<bf16>(o, p, x);
+    else if (w->dtype == DTYPE_E4M3)
+        run<e4m3>(o, p, x);
     else
         run<f16>(o, p, x);
 }

@@ -7,7 +7,8 @@
 
 struct row_norm {
     struct rows rows;
-    float *y;
+    void *y;
+    bool narrow_x, narrow_y;
     const float *w, *b;         /* [C] or NULL */
     const float *shift, *scale; /* [B|1, C] or NULL */
     int64_t shift_pitch, scale_pitch, rows_per_item;
@@ -44,32 +45,29 @@ template <bool Centred, bool Warp, int Wide> __global__ void norm_rows(row_norm 
     if (row >= n.rows.count) /* whole warps or blocks */
         return;
     int64_t first = threadIdx.x % threads * Wide, step = threads * Wide, width = n.rows.width;
-    const float *x = n.rows.data + rows_offset(n.rows, row);
-    float *y = n.y + row * width;
+    int64_t x = rows_offset(n.rows, row), y = row * width;
     float mean = 0.0f, square = 0.0f, v[Wide];
     if constexpr (Centred) {
-        for (int64_t i = first; i < width; i += step)
+        for (int64_t i = first; i < width; i += step) {
+            load_some<Wide>(v, n.rows.data, x + i, n.narrow_x);
             for (int e = 0; e < Wide; e++)
-                mean += x[i + e];
+                mean += v[e];
+        }
         mean = row_sum<Warp>(mean) / (float)width;
     }
-    for (int64_t i = first; i < width; i += step)
+    for (int64_t i = first; i < width; i += step) {
+        load_some<Wide>(v, n.rows.data, x + i, n.narrow_x);
         for (int e = 0; e < Wide; e++)
-            square += (x[i + e] - mean) * (x[i + e] - mean);
+            square += (v[e] - mean) * (v[e] - mean);
+    }
     float r = 1.0f / sqrtf(row_sum<Warp>(square) / (float)width + n.eps);
     int64_t item = row / n.rows_per_item;
     for (int64_t i = first; i < width; i += step) {
-        if constexpr (Wide == 4)
-            load4(v, x + i);
-        else
-            v[0] = x[i];
+        load_some<Wide>(v, n.rows.data, x + i, n.narrow_x);
         GPU_UNROLL
         for (int e = 0; e < Wide; e++)
             v[e] = affine_at(n, item, i + e, (v[e] - mean) * r);
-        if constexpr (Wide == 4)
-            store4(y + i, v);
-        else
-            y[i] = v[0];
+        store_some<Wide>(n.y, y + i, n.narrow_y, v);
     }
 }
 
@@ -105,8 +103,8 @@ void cuda_rms_norm(struct ops *o, struct tensor *y, const struct tensor *x, cons
     if (ops_planning(o))
         return;
     row_norm n = {
-        rows_of(x), static_cast<float *>(y->data), floats(w), nullptr, nullptr, nullptr, 0, 0, 1,
-        eps};
+        rows_of(x), y->data, is_narrow(x), is_narrow(y), floats(w), nullptr, nullptr, nullptr, 0,
+        0,          1,       eps};
     run_rows<false>(o, "rms_norm", n);
 }
 
@@ -121,16 +119,9 @@ void cuda_layer_norm(struct ops *o, struct tensor *y, const struct tensor *x,
 {
     if (ops_planning(o))
         return;
-    row_norm n = {rows_of(x),
-                  static_cast<float *>(y->data),
-                  floats(w),
-                  floats(b),
-                  floats(shift),
-                  floats(scale),
-                  item_pitch(shift),
-                  item_pitch(scale),
-                  1,
-                  eps};
+    row_norm n = {
+        rows_of(x),    y->data,       is_narrow(x),      is_narrow(y),      floats(w), floats(b),
+        floats(shift), floats(scale), item_pitch(shift), item_pitch(scale), 1,         eps};
     n.rows_per_item = x->rank > 1 ? n.rows.count / x->dims[0] : 1;
     run_rows<true>(o, "layer_norm", n);
 }

@@ -1,21 +1,18 @@
 /* Pointwise operations: each a function of the values of one place in all inputs. */
 #include "kernels/kernel.h"
 
-/* y = body(x0, x1, …): operand 0 of the walk is y, which may be one of the inputs. */
-template <class Body, int N, int Wide> __global__ void pointwise(walk<N> w, Body body)
+/* y = body(x0, x1, …): operand 0 of the walk is y, which may be one of the inputs; `narrow`: bits
+ * of the operands that are bf16. */
+template <class Body, int N, int Wide>
+__global__ void pointwise(walk<N> w, unsigned narrow, Body body)
 {
     for (int64_t i = grid_thread() * Wide; i < w.count; i += grid_threads() * Wide) {
         int64_t at[N];
         float in[N][Wide], out[Wide];
         walk_at(w, i, at);
         GPU_UNROLL
-        for (int k = 1; k < N; k++) {
-            const float *p = static_cast<const float *>(w.data[k]) + at[k];
-            if constexpr (Wide == 4)
-                load4(in[k], p);
-            else
-                in[k][0] = *p;
-        }
+        for (int k = 1; k < N; k++)
+            load_some<Wide>(in[k], w.data[k], at[k], narrow >> k & 1);
         GPU_UNROLL
         for (int e = 0; e < Wide; e++) {
             float x[N];
@@ -23,11 +20,7 @@ template <class Body, int N, int Wide> __global__ void pointwise(walk<N> w, Body
                 x[k - 1] = in[k][e];
             out[e] = body(x);
         }
-        float *y = static_cast<float *>(w.data[0]) + at[0];
-        if constexpr (Wide == 4)
-            store4(y, out);
-        else
-            *y = out[0];
+        store_some<Wide>(w.data[0], at[0], narrow & 1, out);
     }
 }
 
@@ -35,16 +28,20 @@ template <class Body, int N>
 static void run(struct ops *o, const char *name, const struct tensor *const (&t)[N], Body body)
 {
     size_t sizes[N];
+    unsigned narrow = 0;
     if (ops_planning(o))
         return;
     struct cuda *c = cuda_here(o);
     walk<N> w = walk_of(t);
-    for (int k = 0; k < N; k++)
-        sizes[k] = sizeof(float);
+    for (int k = 0; k < N; k++) {
+        sizes[k] = dtype_size(t[k]->dtype);
+        narrow |= (unsigned)is_narrow(t[k]) << k;
+    }
     if (walk_by4(w, sizes))
         LAUNCH(blocks_for(w.count / 4), BLOCK_THREADS, 0, c->stream, pointwise<Body, N, 4>)
-    (w, body);
-    else LAUNCH(blocks_for(w.count), BLOCK_THREADS, 0, c->stream, pointwise<Body, N, 1>)(w, body);
+    (w, narrow, body);
+    else LAUNCH(blocks_for(w.count), BLOCK_THREADS, 0, c->stream, pointwise<Body, N, 1>)(w, narrow,
+                                                                                         body);
     cuda_launched(o, name);
 }
 

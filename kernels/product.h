@@ -14,9 +14,11 @@ struct product {
     int64_t m, n, k;
     const void *w; /* dense rows, `pitch` elements apart */
     int64_t pitch;
-    bool w_by4;        /* rows of w can be read four elements at a time */
-    const float *bias; /* or NULL */
-    float *y;
+    bool w_by4;         /* rows of w can be read four elements at a time */
+    const float *scale; /* what sums are multiplied with, or NULL */
+    const float *bias;  /* or NULL */
+    void *y;
+    bool narrow_y; /* bf16 */
     enum activation act;
 };
 
@@ -52,7 +54,9 @@ __device__ __forceinline__ void store_result(const product &p, int64_t row, int6
 {
     if (row >= p.m || column >= p.n)
         return;
-    p.y[row * p.n + column] = gpu_act(v + (p.bias ? p.bias[column] : 0.0f), p.act);
+    v *= p.scale ? *p.scale : 1.0f;
+    v = gpu_act(v + (p.bias ? p.bias[column] : 0.0f), p.act);
+    store_some<1>(p.y, row * p.n + column, p.narrow_y, &v);
 }
 
 /* ---- fp32: every thread makes 4 × 4 elements of a tile of 64 × 64 ---- */

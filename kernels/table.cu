@@ -4,8 +4,10 @@
 /* ---- rope ---- */
 
 struct rotation {
-    const float *x, *cos, *sin;
-    float *y;
+    const void *x;
+    const float *cos, *sin;
+    void *y;
+    bool narrow_x, narrow_y;
     int64_t strides[3];                 /* of items, tokens, heads of x */
     int64_t cos_pitch, sin_pitch;       /* of tokens */
     int64_t tokens, heads, half, count; /* pairs of all */
@@ -20,12 +22,15 @@ __global__ void rope(rotation r)
         int64_t token = place % r.tokens, item = place / r.tokens;
         int64_t first = r.interleaved ? 2 * pair : pair;
         int64_t second = r.interleaved ? first + 1 : first + r.half;
-        const float *x = r.x + item * r.strides[0] + token * r.strides[1] + head * r.strides[2];
-        float *y = r.y + row * 2 * r.half;
-        float a = x[first], b = x[second];
+        int64_t x = item * r.strides[0] + token * r.strides[1] + head * r.strides[2];
+        int64_t y = row * 2 * r.half;
+        float a, b;
+        load_some<1>(&a, r.x, x + first, r.narrow_x);
+        load_some<1>(&b, r.x, x + second, r.narrow_x);
         float c = r.cos[token * r.cos_pitch + pair], s = r.sin[token * r.sin_pitch + pair];
-        y[first] = a * c - b * s;
-        y[second] = b * c + a * s;
+        float turned[2] = {a * c - b * s, b * c + a * s};
+        store_some<1>(r.y, y + first, r.narrow_y, &turned[0]);
+        store_some<1>(r.y, y + second, r.narrow_y, &turned[1]);
     }
 }
 
@@ -35,10 +40,12 @@ void cuda_rope(struct ops *o, struct tensor *y, const struct tensor *x, const st
     if (ops_planning(o))
         return;
     struct cuda *c = cuda_here(o);
-    rotation r = {static_cast<const float *>(x->data),
+    rotation r = {x->data,
                   static_cast<const float *>(cos->data),
                   static_cast<const float *>(sin->data),
-                  static_cast<float *>(y->data),
+                  y->data,
+                  is_narrow(x),
+                  is_narrow(y),
                   {x->strides[0], x->strides[1], x->strides[2]},
                   cos->strides[0],
                   sin->strides[0],

@@ -52,8 +52,8 @@ struct vendor_left {
 };
 
 /* y[items, rows, n] = act(x[items, rows, k] · w[n, k]ᵀ + bias[n]); x_item and x_row are the
- * distances of items and rows, the last axis is dense. E4M3: x and w are multiplied by *x_scale and
- * *w_scale (fp32, on the device); y is BF16, F16 or F32 then. */
+ * distances of items and rows, the last axis is dense. E4M3: x and w are multiplied by
+ * x_scale[items] and *w_scale (fp32, on the device); y is BF16, F16 or F32 then. */
 struct vendor_linear {
     int64_t items, rows, n, k;
     int64_t x_item, x_row, w_row, y_item, y_row;

@@ -1,4 +1,5 @@
-/* Weights on the device: copied from host memory through pinned slots, converted over there. */
+/* Weights on the device: copied from host memory through pinned slots, or made by their formula,
+ * and converted over there. */
 #include <errno.h>
 #include <stdlib.h>
 
@@ -8,7 +9,7 @@ static enum dtype kept_type(const struct tensor *w, enum dtype compute)
 {
     switch (w->rank) {
     case 2:
-        return w->dtype;
+        return w->fp8 ? DTYPE_E4M3 : compute == DTYPE_BF16 && !w->table ? DTYPE_BF16 : w->dtype;
     case 4:
         return compute;
     default:
@@ -16,14 +17,60 @@ static enum dtype kept_type(const struct tensor *w, enum dtype compute)
     }
 }
 
-static void convert(struct cuda *c, const struct cuda_weight *cw, const struct tensor *w,
-                    const void *from)
+/* Where the scale is: behind the values. */
+static size_t scale_offset(const struct tensor *w)
 {
+    return ((size_t)tensor_elements(w) + 63) & ~(size_t)63;
+}
+
+static size_t kept_bytes(const struct tensor *w, enum dtype type)
+{
+    return type == DTYPE_E4M3 ? scale_offset(w) + sizeof(float)
+                              : (size_t)tensor_elements(w) * dtype_size(type);
+}
+
+/* e4m3 from another type; the work is free again right after. */
+static int round_to_fp8(struct cuda *c, const struct cuda_weight *cw, const struct tensor *w,
+                        void *from)
+{
+    void *peaks = NULL;
+    struct tensor x = *w;
+    int code = driver_alloc(c->stream, FP8_PEAKS * sizeof(float), &peaks);
+    x.data = from;
+    if (!code)
+        cuda_to_fp8(c, cw->data, cw->scale, peaks, &x, 1);
+    (void)driver_free(c->stream, peaks);
+    return code;
+}
+
+static int convert(struct cuda *c, const struct cuda_weight *cw, const struct tensor *w, void *from)
+{
+    int code = 0;
     if (w->rank == 4)
         cuda_convert_filter(c, cw->data, cw->type, from, w->dtype, w->dims[0], w->dims[1],
                             w->dims[2] * w->dims[3]);
+    else if (cw->type == DTYPE_E4M3)
+        code = round_to_fp8(c, cw, w, from);
     else
         cuda_convert(c, cw->data, cw->type, from, w->dtype, tensor_elements(w));
+    return code ? code : driver_launched();
+}
+
+/* The values as they come, from the host or by their formula. */
+static int values(struct cuda *c, void *to, const struct tensor *w, const void *host)
+{
+    if (!w->formula.period || w->dtype != DTYPE_BF16)
+        return cuda_put(c, to, host, (size_t)tensor_elements(w) * dtype_size(w->dtype));
+    cuda_by_formula(c, to, &w->formula, tensor_elements(w));
+    return driver_launched();
+}
+
+static int keep_as_it_comes(struct cuda *c, const struct cuda_weight *cw, const struct tensor *w,
+                            const void *host)
+{
+    float scale = w->blocks.scale != 0 ? w->blocks.scale : 1;
+    int code = values(c, cw->data, w, host);
+    return code || !cw->scale ? code : cuda_put(c, cw->scale, &scale, sizeof scale);
 }
 
 /* Uploads to where it stays, or, where that differs, to memory that is free again right after. */
@@ -36,30 +83,40 @@ static int fill(struct cuda *c, struct cuda_weight *cw, const struct tensor *w, 
         code = driver_alloc(c->stream, cw->bytes, &cw->data);
     if (code)
         return code;
+    if (cw->type == DTYPE_E4M3)
+        cw->scale = (float *)(void *)((char *)cw->data + scale_offset(w));
     if (w->rank != 4 && cw->type == w->dtype)
-        return cuda_put(c, cw->data, host, raw);
+        return keep_as_it_comes(c, cw, w, host);
     code = driver_alloc(c->stream, raw, &between);
     if (!code)
-        code = cuda_put(c, between, host, raw);
-    if (!code) {
-        convert(c, cw, w, between);
-        code = driver_launched();
-    }
+        code = values(c, between, w, host);
+    if (!code)
+        code = convert(c, cw, w, between);
     (void)driver_free(c->stream, between);
     return code;
+}
+
+/* Matrices that are to be e4m3 may come so. */
+static bool can_take(const struct backend *b, const struct tensor *w)
+{
+    if (w->fp8 && (!b->fp8 || w->rank != 2 || w->dims[1] % 16 != 0))
+        return false;
+    return w->dtype == DTYPE_F32 || w->dtype == DTYPE_BF16 || w->dtype == DTYPE_F16 ||
+           (w->dtype == DTYPE_E4M3 && w->fp8);
 }
 
 int cuda_weight_prepare(struct backend *b, struct tensor *w, const void *host, enum dtype compute,
                         struct err *e)
 {
     struct cuda *c = cuda_of(b);
-    if (w->dtype != DTYPE_F32 && w->dtype != DTYPE_BF16 && w->dtype != DTYPE_F16)
-        return err_set(e, -EINVAL, "weights are f32, bf16 or f16, not %s", dtype_name(w->dtype));
+    if (!can_take(b, w))
+        return err_set(e, -EINVAL, "%s takes no weights of rank %d that are %s%s", b->name, w->rank,
+                       dtype_name(w->dtype), w->fp8 ? ", to be e4m3" : "");
     struct cuda_weight *cw = calloc(1, sizeof *cw);
     if (!cw)
         return err_nomem(e);
     cw->type = kept_type(w, compute);
-    cw->bytes = (size_t)tensor_elements(w) * dtype_size(cw->type);
+    cw->bytes = kept_bytes(w, cw->type);
     w->prepared = cw;
     w->data = NULL;
     int code = host ? fill(c, cw, w, host) : 0;
@@ -80,7 +137,6 @@ void cuda_weight_release(struct backend *b, struct tensor *w)
         return;
     (void)driver_use(c->index);
     (void)driver_free(c->stream, cw->data);
-    (void)driver_free(c->stream, cw->narrow);
     free(cw);
     w->prepared = NULL;
     w->data = NULL;
@@ -89,7 +145,7 @@ void cuda_weight_release(struct backend *b, struct tensor *w)
 uint64_t cuda_weight_bytes(const struct tensor *w)
 {
     const struct cuda_weight *cw = w->prepared;
-    return cw ? cw->bytes + cw->narrow_bytes : 0;
+    return cw ? cw->bytes : 0;
 }
 
 bool cuda_weight_mapped(const struct tensor *w)
@@ -98,19 +154,8 @@ bool cuda_weight_mapped(const struct tensor *w)
     return false;
 }
 
-const void *cuda_weight_bf16(struct cuda *c, struct ops *o, const struct tensor *w)
+const float *cuda_weight_scale(const struct tensor *w)
 {
-    struct cuda_weight *cw = w->prepared;
-    if (ops_planning(o))
-        return NULL;
-    if (w->dtype == DTYPE_BF16 || !cw || w->rank != 2)
-        return w->dtype == DTYPE_BF16 ? w->data : NULL;
-    pthread_mutex_lock(&c->lock);
-    size_t bytes = (size_t)tensor_elements(w) * dtype_size(DTYPE_BF16);
-    if (!cw->narrow && driver_alloc(c->stream, bytes, &cw->narrow) == 0) {
-        cw->narrow_bytes = bytes;
-        cuda_convert(c, cw->narrow, DTYPE_BF16, cw->data, cw->type, tensor_elements(w));
-    }
-    pthread_mutex_unlock(&c->lock);
-    return cw->narrow;
+    const struct cuda_weight *cw = w->prepared;
+    return cw ? cw->scale : NULL;
 }

@@ -151,8 +151,8 @@ static int measure_all(struct bench *b, const struct cli_words *chosen, bool jso
     return code;
 }
 
-/* --size and --steps. */
-static int read_picture(struct bench *b, const char *size, const char *steps)
+/* --size, --steps and --precision. */
+static int read_picture(struct bench *b, const char *size, const char *steps, const char *precision)
 {
     char end;
     if (size && (sscanf(size, "%dx%d%c", &b->width, &b->height, &end) != 2 || b->width < 1 ||
@@ -160,8 +160,12 @@ static int read_picture(struct bench *b, const char *size, const char *steps)
         return cli_fail(NAME, CLI_USAGE, "--size is %s, expected WIDTHxHEIGHT", size);
     if (steps && (sscanf(steps, "%d%c", &b->steps, &end) != 1 || b->steps < 1))
         return cli_fail(NAME, CLI_USAGE, "--steps is %s, expected a number from 1", steps);
-    if ((size || steps || b->device) && !b->synthetic)
-        return cli_fail(NAME, CLI_USAGE, "--size, --steps and --device belong to --synthetic");
+    if (precision && omni_precision_parse(precision, &b->precision) != 0)
+        return cli_fail(NAME, CLI_USAGE, "--precision is %s, expected auto, fp32, bf16 or fp8",
+                        precision);
+    if ((size || steps || precision || b->device) && !b->synthetic)
+        return cli_fail(NAME, CLI_USAGE,
+                        "--size, --steps, --precision and --device belong to --synthetic");
     return CLI_CONTINUE;
 }
 
@@ -182,6 +186,7 @@ int cmd_bench(int argc, char **argv)
 {
     bool json = false;
     const char *synthetic = NULL, *size = NULL, *steps = NULL, *device = NULL;
+    const char *precision = NULL;
     struct cli_words chosen __attribute__((cleanup(cli_words_free))) = {0};
     const struct cli_option options[] = {
         {"json", 'j', CLI_FLAG, NULL, "print JSON", &json},
@@ -193,6 +198,7 @@ int cmd_bench(int argc, char **argv)
         {"steps", 0, CLI_TEXT, "N", "of the synthetic model's picture", &steps},
         {"device", 0, CLI_TEXT, "DEVICE", "cpu or cuda:N, for the synthetic model's picture",
          &device},
+        {"precision", 0, CLI_TEXT, "WORD", "auto, fp32, bf16 or fp8, of its products", &precision},
         {0},
     };
     AUTO_WORDS struct cli_words words;
@@ -202,7 +208,7 @@ int cmd_bench(int argc, char **argv)
     if (code != CLI_CONTINUE)
         return code;
     struct bench b = {.profiles = &words, .synthetic = synthetic, .device = device};
-    if ((code = read_picture(&b, size, steps)) != CLI_CONTINUE)
+    if ((code = read_picture(&b, size, steps, precision)) != CLI_CONTINUE)
         return code;
     struct err e = {0};
     struct registry *registry = NULL;

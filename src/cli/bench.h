@@ -6,6 +6,7 @@
 #include <jansson.h>
 
 #include "cli/cli.h"
+#include "engine/omni.h"
 
 struct registry;
 struct models;
@@ -17,6 +18,7 @@ struct bench {
     double peak_fp32, peak_bf16;      /* GFLOP/s, measured by the first section */
     const char *synthetic;            /* a model without files, "klein-4b"; NULL: none */
     const char *device;               /* that draws it, "cuda:0"; NULL: the CPU */
+    enum omni_precision precision;    /* of that picture */
     int width, height, steps;         /* of its picture; 0: the model's own */
     json_t
         *products; /* of that picture: bench_drawing makes, bench_products and bench_whole read */

@@ -256,6 +256,7 @@ static int measure(struct bench *b, const char *tokenizer, json_t *rows, struct 
     char path[64], size[32];
     const struct omni_part parts[] = {{"tokenizer", tokenizer}, {"tokenizer_2", tokenizer}};
     const struct omni_load_options options = {.device = b->device ? b->device : "cpu",
+                                              .precision = b->precision,
                                               .threads = b->registry->devices.threads,
                                               .memory = b->registry->devices.memory,
                                               .parts = parts,

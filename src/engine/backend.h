@@ -9,6 +9,7 @@
 
 #include <errno.h>
 
+#include "engine/formula.h"
 #include "engine/ops.h"
 
 /* A device that is gone, or broken so that nothing on it works again in this process (a fault that
@@ -33,7 +34,9 @@ struct tensor {
     void *data;                       /* the backend's address; NULL in plans */
     void *prepared;                   /* weights: the backend's packed form, or NULL */
     bool table;                       /* weights: rows are looked up, no product reads it */
+    bool fp8;                         /* weights: e4m3 with one scale (backend.fp8) */
     struct tensor_blocks blocks;      /* weights */
+    struct formula formula;           /* weights: what the host memory holds, as bf16 */
     size_t offset;                    /* of data in the arena; TENSOR_OUTSIDE for weights */
     struct backend *backend;
 };
@@ -61,6 +64,11 @@ struct backend {
     const char *name; /* "cpu", "cuda:0" */
     const struct backend_ops *ops;
     bool blocks; /* takes weights whose blocks are kept */
+    bool narrow; /* has results in bf16 (ops_set_results) */
+    /* Takes matrices that say so (tensor.fp8; K a multiple of 16) in e4m3, with one scale for each,
+     * and rounds what they are multiplied with to e4m3, with one scale an item. Such a weight may
+     * be made from E4M3 values, times blocks.scale. */
+    bool fp8;
 };
 
 /* One entry a kernel, named and shaped as in ops.h; `y` is the result. */

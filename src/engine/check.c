@@ -39,6 +39,13 @@ bool check_f32(struct ops *o, const char *op, const char *name, const struct ten
     return !o->error.code;
 }
 
+bool check_activation(struct ops *o, const char *op, const char *name, const struct tensor *t)
+{
+    if (t && t->dtype == DTYPE_BF16 && o->backend->narrow && o->compute == DTYPE_BF16)
+        return !o->error.code;
+    return check_f32(o, op, name, t);
+}
+
 bool check_rank(struct ops *o, const char *op, const char *name, const struct tensor *t, int rank)
 {
     char text[SHAPE_TEXT];
@@ -67,16 +74,32 @@ bool check_shape(struct ops *o, const char *op, const char *name, const struct t
     return false;
 }
 
-bool check_same(struct ops *o, const char *op, const struct tensor *a, const struct tensor *b)
+static bool equal_dims(const struct tensor *a, const struct tensor *b)
 {
-    bool same = a->rank == b->rank && a->dtype == b->dtype;
+    bool same = a->rank == b->rank;
     for (int i = 0; same && i < a->rank; i++)
         same = a->dims[i] == b->dims[i];
+    return same;
+}
+
+static bool fail_same(struct ops *o, const char *op, const struct tensor *a, const struct tensor *b)
+{
     char first[SHAPE_TEXT], second[SHAPE_TEXT];
-    if (!same)
-        ops_fail(o, -EINVAL, "%s: %s and %s must have the same shape", op, shape_text(a, first),
-                 shape_text(b, second));
+    ops_fail(o, -EINVAL, "%s: %s and %s must have the same shape", op, shape_text(a, first),
+             shape_text(b, second));
+    return false;
+}
+
+bool check_same(struct ops *o, const char *op, const struct tensor *a, const struct tensor *b)
+{
+    if (!equal_dims(a, b) || a->dtype != b->dtype)
+        return fail_same(o, op, a, b);
     return !o->error.code;
+}
+
+bool check_same_shape(struct ops *o, const char *op, const struct tensor *a, const struct tensor *b)
+{
+    return equal_dims(a, b) ? !o->error.code : fail_same(o, op, a, b);
 }
 
 bool check_act(struct ops *o, const char *op, enum activation act)

@@ -369,6 +369,7 @@ int checkpoint_part(struct checkpoint *c, const char *name, const char *stem, st
     c->part_count++;
     p->loader.backend = c->backend;
     p->loader.compute = c->compute;
+    p->loader.fp8 = c->fp8;
     p->loader.shapes_only = c->shapes_only;
     p->loader.asleep = c->asleep;
     *out = p;

@@ -40,6 +40,7 @@ struct checkpoint {
     const char *class_name;  /* "Flux2KleinPipeline" */
     struct backend *backend; /* where weights go, borrowed */
     enum dtype compute;      /* type of products */
+    bool fp8;                /* large products in e4m3 (weights.h: weight_linear) */
     bool shapes_only;        /* tensors without data, for inspection */
     bool asleep;             /* tensors without data until they are woken (residency.h) */
     struct part parts[CHECKPOINT_MAX_PARTS];
@@ -47,7 +48,7 @@ struct checkpoint {
 };
 
 /* Reads `path`/model_index.json; or recognises the file `path`, or the only weights in the folder
- * `path` where it holds no parts. elsewhere, backend, compute, shapes_only and asleep are the
+ * `path` where it holds no parts. elsewhere, backend, compute, fp8, shapes_only and asleep are the
  * caller's to set before parts are opened. */
 int checkpoint_open(struct checkpoint *c, const char *path, struct err *e);
 void checkpoint_close(struct checkpoint *c);

@@ -12,8 +12,11 @@
 
 #define PROMPT_CACHE_BYTES ((size_t)128 << 20)
 
-static const char *const precision_names[] = {
-    [OMNI_AUTO] = "auto", [OMNI_FP32] = "fp32", [OMNI_BF16] = "bf16", [OMNI_FP16] = "fp16"};
+static const char *const precision_names[] = {[OMNI_AUTO] = "auto",
+                                              [OMNI_FP32] = "fp32",
+                                              [OMNI_BF16] = "bf16",
+                                              [OMNI_FP16] = "fp16",
+                                              [OMNI_FP8] = "fp8"};
 
 int omni_precision_parse(const char *word, enum omni_precision *out)
 {
@@ -30,6 +33,14 @@ const char *omni_precision_name(enum omni_precision p)
     return (size_t)p < ARRAY_LEN(precision_names) ? precision_names[p] : "unknown";
 }
 
+static int no_fp8(const struct device *d, struct err *e)
+{
+    return err_set(e, -EINVAL,
+                   "precision fp8 is not possible on %s: it needs an NVIDIA GPU of compute "
+                   "capability 8.9 or later and cuBLASLt; expected auto, fp32 or bf16",
+                   d->name);
+}
+
 int model_compute(const struct device *d, enum omni_precision p, enum dtype *out, struct err *e)
 {
     switch (p) {
@@ -42,6 +53,9 @@ int model_compute(const struct device *d, enum omni_precision p, enum dtype *out
     case OMNI_BF16:
         *out = DTYPE_BF16;
         return 0;
+    case OMNI_FP8:
+        *out = DTYPE_BF16;
+        return d->backend->fp8 ? 0 : no_fp8(d, e);
     default:
         return err_set(e, -EINVAL,
                        "precision %s is not possible on %s; expected auto, fp32 or bf16",
@@ -53,7 +67,10 @@ static int choose_compute(struct omni_model *m, enum omni_precision p, struct er
 {
     if (model_compute(&m->device, p, &m->checkpoint.compute, e) != 0)
         return e->code;
-    m->info.precision = m->checkpoint.compute == DTYPE_BF16 ? "bf16" : "fp32";
+    m->checkpoint.fp8 = p == OMNI_FP8;
+    m->info.precision = m->checkpoint.fp8                     ? "fp8"
+                        : m->checkpoint.compute == DTYPE_BF16 ? "bf16"
+                                                              : "fp32";
     return 0;
 }
 

@@ -33,7 +33,7 @@ int model_error(const struct omni_model *m, struct err *e);
 /* What inspection opens a model with: shapes need no device but the CPU. Of `stated` (may be NULL)
  * the parts count. */
 struct omni_load_options options_for_looking(const struct omni_load_options *stated);
-/* The type of products that a precision means on a device. */
+/* The type of products that a precision means on a device (of fp8: of all others). */
 int model_compute(const struct device *d, enum omni_precision p, enum dtype *out, struct err *e);
 
 #endif

@@ -14,9 +14,12 @@
 
 struct omni_model;
 
-enum omni_precision { OMNI_AUTO, OMNI_FP32, OMNI_BF16, OMNI_FP16 };
+/* OMNI_FP8: as bf16, but the large products of the transformer or U-Net have operands in 8-bit
+ * floats (e4m3), with a scale for each matrix and for each item's activations; NVIDIA GPUs from
+ * compute capability 8.9 on alone, with cuBLASLt. */
+enum omni_precision { OMNI_AUTO, OMNI_FP32, OMNI_BF16, OMNI_FP16, OMNI_FP8 };
 
-/* "auto", "fp32", "bf16", "fp16" ↔ enum; parse returns -EINVAL for other words. */
+/* "auto", "fp32", "bf16", "fp16", "fp8" ↔ enum; parse returns -EINVAL for other words. */
 int omni_precision_parse(const char *word, enum omni_precision *out);
 const char *omni_precision_name(enum omni_precision p);
 

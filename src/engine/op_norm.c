@@ -13,11 +13,11 @@ static uint64_t norm_flops(const struct tensor *x)
     return NORM_FLOPS * (uint64_t)tensor_elements(x);
 }
 
-/* x is there and f32, and every given vector is [C]. */
+/* x is there and an activation, and every given vector is [C]. */
 static bool check_norm(struct ops *o, const char *op, const struct tensor *x,
                        const struct tensor *w, const struct tensor *b)
 {
-    if (!READY(o, op, x) || !check_f32(o, op, "x", x))
+    if (!READY(o, op, x) || !check_activation(o, op, "x", x))
         return false;
     const int64_t *c = &x->dims[x->rank - 1];
     return check_shape(o, op, "w", w, 1, c) && check_shape(o, op, "b", b, 1, c);
@@ -27,7 +27,7 @@ struct tensor *op_rms_norm(struct ops *o, const struct tensor *x, const struct t
 {
     if (!READY(o, "rms_norm", x, w) || !check_norm(o, "rms_norm", x, w, NULL))
         return NULL;
-    struct tensor *y = arena_tensor(o, DTYPE_F32, x->rank, x->dims);
+    struct tensor *y = arena_tensor(o, o->results, x->rank, x->dims);
     if (!y)
         return NULL;
     struct op_run run = op_begin(o);
@@ -40,7 +40,7 @@ static struct tensor *layer_norm(struct ops *o, const struct tensor *x, const st
                                  const struct tensor *b, const struct tensor *shift,
                                  const struct tensor *scale, float eps)
 {
-    struct tensor *y = arena_tensor(o, DTYPE_F32, x->rank, x->dims);
+    struct tensor *y = arena_tensor(o, o->results, x->rank, x->dims);
     if (!y)
         return NULL;
     struct op_run run = op_begin(o);
@@ -131,8 +131,8 @@ struct tensor *op_group_norm(struct ops *o, const struct tensor *x, int groups,
                              enum activation act)
 {
     char text[SHAPE_TEXT];
-    if (!check_norm(o, "group_norm", x, w, b) || !check_rank(o, "group_norm", "x", x, 4) ||
-        !check_act(o, "group_norm", act))
+    if (!check_norm(o, "group_norm", x, w, b) || !check_f32(o, "group_norm", "x", x) ||
+        !check_rank(o, "group_norm", "x", x, 4) || !check_act(o, "group_norm", act))
         return NULL;
     if (groups < 1 || x->dims[3] % groups != 0) {
         ops_fail(o, -EINVAL, "group_norm: %s does not divide into %d groups", shape_text(x, text),

@@ -13,9 +13,9 @@ static uint64_t elements(const struct tensor *t)
 
 struct tensor *op_act(struct ops *o, const struct tensor *x, enum activation act)
 {
-    if (!READY(o, "act", x) || !check_f32(o, "act", "x", x) || !check_act(o, "act", act))
+    if (!READY(o, "act", x) || !check_activation(o, "act", "x", x) || !check_act(o, "act", act))
         return NULL;
-    struct tensor *y = arena_tensor(o, DTYPE_F32, x->rank, x->dims);
+    struct tensor *y = arena_tensor(o, o->results, x->rank, x->dims);
     if (!y)
         return NULL;
     struct op_run run = op_begin(o);
@@ -27,7 +27,7 @@ struct tensor *op_act(struct ops *o, const struct tensor *x, enum activation act
 static struct tensor *glu(struct ops *o, const struct tensor *x, enum activation act, bool behind)
 {
     char text[SHAPE_TEXT];
-    if (!READY(o, "glu", x) || !check_f32(o, "glu", "x", x) || !check_act(o, "glu", act))
+    if (!READY(o, "glu", x) || !check_activation(o, "glu", "x", x) || !check_act(o, "glu", act))
         return NULL;
     struct tensor first = *x;
     int64_t *last = &first.dims[x->rank - 1];
@@ -38,8 +38,8 @@ static struct tensor *glu(struct ops *o, const struct tensor *x, enum activation
     *last /= 2;
     struct tensor second = first;
     if (x->data)
-        second.data = (float *)x->data + *last;
-    struct tensor *y = arena_tensor(o, DTYPE_F32, x->rank, first.dims);
+        second.data = (char *)x->data + (size_t)*last * dtype_size(x->dtype);
+    struct tensor *y = arena_tensor(o, o->results, x->rank, first.dims);
     if (!y)
         return NULL;
     struct op_run run = op_begin(o);
@@ -79,10 +79,10 @@ static struct tensor *
 binary(struct ops *o, const char *op, const struct tensor *a, const struct tensor *b,
        void (*kernel)(struct ops *, struct tensor *, const struct tensor *, const struct tensor *))
 {
-    if (!READY(o, op, a, b) || !check_f32(o, op, "a", a) || !check_f32(o, op, "b", b) ||
-        !check_broadcast(o, op, a, b))
+    if (!READY(o, op, a, b) || !check_activation(o, op, "a", a) ||
+        !check_activation(o, op, "b", b) || !check_broadcast(o, op, a, b))
         return NULL;
-    struct tensor *y = arena_tensor(o, DTYPE_F32, a->rank, a->dims);
+    struct tensor *y = arena_tensor(o, o->results, a->rank, a->dims);
     if (!y)
         return NULL;
     struct op_run run = op_begin(o);
@@ -104,9 +104,9 @@ struct tensor *op_mul(struct ops *o, const struct tensor *a, const struct tensor
 static struct tensor *affine(struct ops *o, const char *op, const struct tensor *x, float scale,
                              float offset, float low, float high)
 {
-    if (!READY(o, op, x) || !check_f32(o, op, "x", x))
+    if (!READY(o, op, x) || !check_activation(o, op, "x", x))
         return NULL;
-    struct tensor *y = arena_tensor(o, DTYPE_F32, x->rank, x->dims);
+    struct tensor *y = arena_tensor(o, o->results, x->rank, x->dims);
     if (!y)
         return NULL;
     struct op_run run = op_begin(o);
@@ -141,10 +141,11 @@ static struct tensor repeated(const struct tensor *y, const struct tensor *x)
 
 void op_add_to(struct ops *o, struct tensor *x, const struct tensor *y)
 {
-    if (!READY(o, "add_to", x, y) || !check_f32(o, "add_to", "x", x))
+    if (!READY(o, "add_to", x, y) || !check_f32(o, "add_to", "x", x) ||
+        !check_activation(o, "add_to", "y", y))
         return;
     struct tensor wide = repeated(y, x);
-    if (!check_same(o, "add_to", x, &wide))
+    if (!check_same_shape(o, "add_to", x, &wide))
         return;
     struct op_run run = op_begin(o);
     if (!o->error.code)
@@ -156,7 +157,8 @@ void op_gated_add_to(struct ops *o, struct tensor *x, const struct tensor *gate,
                      const struct tensor *y)
 {
     const char *op = "gated_add_to";
-    if (!READY(o, op, x, gate, y) || !check_f32(o, op, "x", x) || !check_same(o, op, x, y) ||
+    if (!READY(o, op, x, gate, y) || !check_f32(o, op, "x", x) ||
+        !check_activation(o, op, "y", y) || !check_same_shape(o, op, x, y) ||
         !check_rank(o, op, "x", x, 3))
         return;
     int64_t dims[2] = {gate->dims[0] == 1 ? 1 : x->dims[0], x->dims[2]};
@@ -193,7 +195,7 @@ struct tensor *op_rope(struct ops *o, const struct tensor *x, const struct tenso
                        const struct tensor *sin, bool interleaved)
 {
     char text[SHAPE_TEXT];
-    if (!READY(o, "rope", x, cos, sin) || !check_f32(o, "rope", "x", x) ||
+    if (!READY(o, "rope", x, cos, sin) || !check_activation(o, "rope", "x", x) ||
         !check_rank(o, "rope", "x", x, 4))
         return NULL;
     if (x->dims[3] % 2 != 0)
@@ -202,7 +204,7 @@ struct tensor *op_rope(struct ops *o, const struct tensor *x, const struct tenso
     if (!check_shape(o, "rope", "cos", cos, 2, dims) ||
         !check_shape(o, "rope", "sin", sin, 2, dims))
         return NULL;
-    struct tensor *y = arena_tensor(o, DTYPE_F32, 4, x->dims);
+    struct tensor *y = arena_tensor(o, o->results, 4, x->dims);
     if (!y)
         return NULL;
     struct op_run run = op_begin(o);

@@ -12,9 +12,9 @@ struct tensor *op_linear(struct ops *o, const struct tensor *x, const struct ten
                          const struct tensor *bias, enum activation act)
 {
     char a[SHAPE_TEXT], b[SHAPE_TEXT], text[TRACE_TEXT];
-    if (!READY(o, "linear", x, w) || !check_f32(o, "linear", "x", x) ||
-        !check_float(o, "linear", "w", w) || !check_rank(o, "linear", "w", w, 2) ||
-        !check_act(o, "linear", act))
+    if (!READY(o, "linear", x, w) || !check_activation(o, "linear", "x", x) ||
+        (w->dtype != DTYPE_E4M3 && !check_float(o, "linear", "w", w)) ||
+        !check_rank(o, "linear", "w", w, 2) || !check_act(o, "linear", act))
         return NULL;
     int64_t n = w->dims[0], k = w->dims[1], m = tensor_elements(x) / x->dims[x->rank - 1];
     if (x->dims[x->rank - 1] != k) {
@@ -27,7 +27,7 @@ struct tensor *op_linear(struct ops *o, const struct tensor *x, const struct ten
     int64_t dims[TENSOR_MAX_RANK];
     memcpy(dims, x->dims, sizeof dims);
     dims[x->rank - 1] = n;
-    struct tensor *y = arena_tensor(o, DTYPE_F32, x->rank, dims);
+    struct tensor *y = arena_tensor(o, o->results, x->rank, dims);
     if (!y)
         return NULL;
     struct op_run run = op_begin(o);
@@ -96,12 +96,20 @@ struct tensor *op_conv2d(struct ops *o, const struct tensor *x, const struct ten
                          op_bytes(x, w, y, NULL), y, text);
 }
 
+static bool check_same_types(struct ops *o, const struct tensor *q, const struct tensor *k)
+{
+    if (q->dtype != k->dtype)
+        ops_fail(o, -EINVAL, "attention: q is %s, but k is %s", dtype_name(q->dtype),
+                 dtype_name(k->dtype));
+    return !o->error.code;
+}
+
 static bool check_attention(struct ops *o, const struct tensor *q, const struct tensor *k,
                             const struct tensor *v, const struct tensor *mask)
 {
     char a[SHAPE_TEXT], b[SHAPE_TEXT];
-    if (!READY(o, "attention", q, k, v) || !check_f32(o, "attention", "q", q) ||
-        !check_f32(o, "attention", "k", k) || !check_rank(o, "attention", "q", q, 4) ||
+    if (!READY(o, "attention", q, k, v) || !check_activation(o, "attention", "q", q) ||
+        !check_same_types(o, q, k) || !check_rank(o, "attention", "q", q, 4) ||
         !check_rank(o, "attention", "k", k, 4) || !check_same(o, "attention", k, v))
         return false;
     if (q->dims[0] != k->dims[0] || q->dims[3] != k->dims[3] || q->dims[2] % k->dims[2] != 0)
@@ -122,7 +130,7 @@ struct tensor *op_attention(struct ops *o, const struct tensor *q, const struct 
     char text[TRACE_TEXT];
     if (!check_attention(o, q, k, v, args->key_mask))
         return NULL;
-    struct tensor *y = arena_tensor(o, DTYPE_F32, 4, q->dims);
+    struct tensor *y = arena_tensor(o, o->results, 4, q->dims);
     if (!y)
         return NULL;
     struct op_run run = op_begin(o);

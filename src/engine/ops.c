@@ -24,6 +24,7 @@ static struct ops *context_new(struct backend *b, enum dtype compute, struct err
     }
     o->backend = b;
     o->compute = compute;
+    o->results = DTYPE_F32;
     return o;
 }
 
@@ -75,6 +76,19 @@ bool ops_planning(const struct ops *o)
 enum dtype ops_compute(const struct ops *o)
 {
     return o->compute;
+}
+
+enum dtype ops_set_results(struct ops *o, enum dtype d)
+{
+    enum dtype before = o->results;
+    bool narrow = d == DTYPE_BF16 && o->compute == DTYPE_BF16 && o->backend->narrow;
+    o->results = narrow ? DTYPE_BF16 : DTYPE_F32;
+    return before;
+}
+
+enum dtype ops_results(const struct ops *o)
+{
+    return o->results;
 }
 
 struct backend *ops_backend(const struct ops *o)

@@ -22,7 +22,8 @@
 
 #include "base/err.h"
 
-enum dtype { DTYPE_F32, DTYPE_BF16, DTYPE_F16, DTYPE_I32, DTYPE_U8, DTYPE_COUNT };
+/* DTYPE_E4M3 (8-bit floats: 4 bits of exponent, 3 of fraction) is for weights alone. */
+enum dtype { DTYPE_F32, DTYPE_BF16, DTYPE_F16, DTYPE_I32, DTYPE_U8, DTYPE_E4M3, DTYPE_COUNT };
 size_t dtype_size(enum dtype d); /* bytes an element */
 const char *dtype_name(enum dtype d);
 
@@ -40,7 +41,7 @@ int64_t tensor_elements(const struct tensor *t);
 /* ---- context ---- */
 
 /* A context with `bytes` of arena on backend `b`, computing products in `compute` (DTYPE_F32 or
- * DTYPE_BF16). Activations are DTYPE_F32 on the CPU. */
+ * DTYPE_BF16). */
 struct ops *ops_new(struct backend *b, enum dtype compute, size_t bytes, struct err *e);
 /* A context that only measures: no arithmetic, no data; every shape is checked, every workspace of
  * `b` is counted. */
@@ -59,6 +60,14 @@ void ops_set_cancel(struct ops *o, bool (*cancelled)(void *), void *ctx);
 bool ops_runs_ahead(const struct ops *o);
 /* A step ends here: waits until the device is at most one step behind (backend.h, step_end). */
 void ops_step_end(struct ops *o);
+
+/* The type that linear, attention, rms_norm, layer_norm, modulated_norm, rope and the pointwise
+ * operations give their results from now on; it returns the one before, DTYPE_F32 at first. What
+ * these operations read may have either type, vectors, gates and tables excepted. DTYPE_BF16 is a
+ * wish: it stays DTYPE_F32 where products are not in bf16, and where the device has no such results
+ * (the CPU). For what lies between the products of a block: a sum over blocks stays DTYPE_F32. */
+enum dtype ops_set_results(struct ops *o, enum dtype d);
+enum dtype ops_results(const struct ops *o);
 
 typedef size_t ops_mark;
 ops_mark ops_push(struct ops *o);

@@ -13,7 +13,7 @@ struct ops_level {
 
 struct ops {
     struct backend *backend;
-    enum dtype compute;
+    enum dtype compute, results;
     bool planning;
     struct err error; /* the first failure */
 
@@ -72,6 +72,8 @@ bool check_ready(struct ops *o, const char *op, int count, const struct tensor *
                 (int)(sizeof((const struct tensor *[]){__VA_ARGS__}) / sizeof(struct tensor *)),   \
                 (const struct tensor *const[]){__VA_ARGS__})
 bool check_f32(struct ops *o, const char *op, const char *name, const struct tensor *t);
+/* What may lie between products: f32, or bf16 where the backend has it (ops_set_results). */
+bool check_activation(struct ops *o, const char *op, const char *name, const struct tensor *t);
 bool check_float(struct ops *o, const char *op, const char *name, const struct tensor *t);
 bool check_rank(struct ops *o, const char *op, const char *name, const struct tensor *t, int rank);
 /* Exact shape and dtype F32; a dimension of -1 in `dims` may be anything. NULL `t` passes. */
@@ -79,5 +81,8 @@ bool check_shape(struct ops *o, const char *op, const char *name, const struct t
                  const int64_t *dims);
 bool check_act(struct ops *o, const char *op, enum activation act);
 bool check_same(struct ops *o, const char *op, const struct tensor *a, const struct tensor *b);
+/* The same but for the types. */
+bool check_same_shape(struct ops *o, const char *op, const struct tensor *a,
+                      const struct tensor *b);
 
 #endif

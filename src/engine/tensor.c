@@ -9,7 +9,7 @@ static const struct {
     size_t size;
 } dtypes[DTYPE_COUNT] = {
     [DTYPE_F32] = {"f32", 4}, [DTYPE_BF16] = {"bf16", 2}, [DTYPE_F16] = {"f16", 2},
-    [DTYPE_I32] = {"i32", 4}, [DTYPE_U8] = {"u8", 1},
+    [DTYPE_I32] = {"i32", 4}, [DTYPE_U8] = {"u8", 1},     [DTYPE_E4M3] = {"e4m3", 1},
 };
 
 size_t dtype_size(enum dtype d)

@@ -113,7 +113,7 @@ SETTER(set_precision)
 {
     (void)lists;
     return omni_precision_parse(value, FIELD(enum omni_precision))
-               ? bad(k, value, "auto, fp32, bf16 or fp16", e)
+               ? bad(k, value, "auto, fp32, bf16, fp16 or fp8", e)
                : 0;
 }
 

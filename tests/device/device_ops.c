@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "../support/ops_compare.h"
+#include "../support/ops_narrow.h"
 #include "../support/ops_promises.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -38,6 +39,12 @@ static void an_item_has_the_same_bits_alone_in_a_batch_and_again(void **state)
     (void)state;
     promise_same_bits(device.backend, DTYPE_F32);
     promise_same_bits(device.backend, DTYPE_BF16);
+}
+
+static void results_in_bf16_are_near_those_in_fp32(void **state)
+{
+    (void)state;
+    promise_narrow_results(device.backend, 5e-3);
 }
 
 static void hidden_keys_give_zeros_and_nan_is_never_hidden(void **state)
@@ -72,7 +79,7 @@ static const struct peak *peak_of(const char *device_name)
 
 struct speed {
     struct ops *o;
-    enum dtype compute;
+    enum dtype type; /* of weights and products */
     struct tensor *x, *w, *vector;
     void *host;
     int64_t n[4];
@@ -89,9 +96,12 @@ static void take_weight(struct speed *s, int rank, const int64_t *dims)
     struct err e = {0};
     for (int i = 0; i < rank; i++)
         n *= (size_t)dims[i];
-    s->host = calloc(n, dtype_size(s->compute));
+    s->host = calloc(n, dtype_size(s->type));
     assert_non_null(s->host);
-    if (tensor_weight_new(device.backend, s->compute, rank, dims, s->host, s->compute, &s->w, &e))
+    if (tensor_weight_shape(device.backend, s->type, rank, dims, &s->w, &e))
+        fail_msg("%s", e.text);
+    s->w->fp8 = s->type == DTYPE_E4M3;
+    if (device.backend->ops->weight_prepare(device.backend, s->w, s->host, ops_compute(s->o), &e))
         fail_msg("%s", e.text);
 }
 
@@ -241,12 +251,12 @@ static double measure(struct speed *s, const struct row *r)
     return best;
 }
 
-static void time_row(const struct row *r, enum dtype compute, const struct peak *peak)
+static void time_row(const struct row *r, enum dtype type, const struct peak *peak)
 {
-    struct speed s = {.compute = compute, .n = {r->n[0], r->n[1], r->n[2]}};
+    struct speed s = {.type = type, .n = {r->n[0], r->n[1], r->n[2]}};
     struct err e = {0};
     char shape[64];
-    s.o = ops_new(device.backend, compute, (size_t)6 << 30, &e);
+    s.o = ops_new(device.backend, type == DTYPE_F32 ? DTYPE_F32 : DTYPE_BF16, (size_t)6 << 30, &e);
     if (!s.o)
         fail_msg("%s", e.text);
     r->operands(&s);
@@ -259,10 +269,13 @@ static void time_row(const struct row *r, enum dtype compute, const struct peak 
     double work = (double)(after.flops - before.flops) * 1e-12 / seconds;
     double bytes = (double)(after.bytes - before.bytes) * 1e-9 / seconds;
     bool product = r->kind == OP_LINEAR || r->kind == OP_CONV || r->kind == OP_ATTENTION;
-    double floor = product ? (compute == DTYPE_BF16 ? peak->bf16 : peak->fp32) : peak->bytes;
+    double most = type == DTYPE_E4M3   ? 2 * peak->bf16
+                  : type == DTYPE_BF16 ? peak->bf16
+                                       : peak->fp32;
+    double floor = product ? most : peak->bytes;
     snprintf(shape, sizeof shape, "%" PRId64 "x%" PRId64 "x%" PRId64, r->n[0], r->n[1], r->n[2]);
     printf("# %-17s %-18s %-4s %9.3f ms  %8.1f %-7s %5.1f %% of peak\n", r->name, shape,
-           product ? dtype_name(compute) : "", seconds * 1e3, product ? work : bytes,
+           product ? dtype_name(type) : "", seconds * 1e3, product ? work : bytes,
            product ? "TFLOP/s" : "GB/s", floor > 0 ? 100 * (product ? work : bytes) / floor : 0);
     tensor_weight_free(s.w);
     free(s.host);
@@ -278,6 +291,8 @@ static void operations_are_timed(void **state)
         printf("# the peak of %s is not known here: 0 %%\n", device.backend->name);
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         bool product = rows[i].n[2] != 0 && rows[i].kind <= OP_ATTENTION;
+        if (rows[i].kind == OP_LINEAR && device.backend->fp8)
+            time_row(&rows[i], DTYPE_E4M3, peak ? peak : &unknown);
         if (product)
             time_row(&rows[i], DTYPE_BF16, peak ? peak : &unknown);
         time_row(&rows[i], DTYPE_F32, peak ? peak : &unknown);
@@ -291,6 +306,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(every_operation_equals_plain_loops_in_fp32),
         cmocka_unit_test(every_operation_is_near_plain_loops_in_bf16),
         cmocka_unit_test(an_item_has_the_same_bits_alone_in_a_batch_and_again),
+        cmocka_unit_test(results_in_bf16_are_near_those_in_fp32),
         cmocka_unit_test(hidden_keys_give_zeros_and_nan_is_never_hidden),
         cmocka_unit_test(operations_are_timed),
     };

@@ -13,6 +13,7 @@
 
 #include "../support/fake_vendor.h"
 #include "../support/ops_compare.h"
+#include "../support/ops_narrow.h"
 #include "engine/device.h"
 #include "kernels/emulated.h"
 #include "kernels/library.h"
@@ -27,13 +28,8 @@ static struct backend *backend_with_fakes(void)
     struct err e = {0};
     if (omni_cuda_backend_new(0, &b, &e))
         fail_msg("%s", e.text);
-    fake_cublaslt = (struct fake_cublaslt){.candidates = 3};
-    fake_cudnn = (struct fake_cudnn){.engines = 3, .note = CUDNN_NUMERICAL_NOTE_TYPE_COUNT};
-    struct vendor *v = calloc(1, sizeof *v);
+    struct vendor *v = fake_vendor_new();
     assert_non_null(v);
-    pthread_mutex_init(&v->lock, NULL);
-    v->lt = lt_new(&fake_cublaslt_table);
-    v->nn = nn_new(&fake_cudnn_table);
     cuda_library_use(cuda_of(b), v);
     return b;
 }
@@ -78,6 +74,17 @@ static void products_are_near_plain_loops_in_bf16(void **state)
     (void)state;
     struct backend *b = backend_with_fakes();
     compare_the_products(b, DTYPE_BF16);
+    assert_true(fake_cublaslt.products > 0);
+    assert_true(fake_cudnn.runs > 0);
+    end(b);
+}
+
+/* A bias is added to what was rounded, and rounded again. */
+static void results_in_bf16_are_near_those_in_fp32(void **state)
+{
+    (void)state;
+    struct backend *b = backend_with_fakes();
+    promise_narrow_results(b, 5e-3);
     assert_true(fake_cublaslt.products > 0);
     assert_true(fake_cudnn.runs > 0);
     end(b);
@@ -210,6 +217,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(products_equal_plain_loops_in_fp32),
         cmocka_unit_test(products_are_near_plain_loops_in_bf16),
+        cmocka_unit_test(results_in_bf16_are_near_those_in_fp32),
         cmocka_unit_test(a_run_needs_what_was_planned_and_items_have_their_own_bits),
         cmocka_unit_test(a_library_that_fails_changes_nothing),
     };

@@ -12,9 +12,11 @@
 #include <cmocka.h>
 
 #include "../support/ops_compare.h"
+#include "../support/ops_narrow.h"
 #include "../support/ops_promises.h"
 #include "base/cleanup.h"
 #include "engine/device.h"
+#include "engine/weights/synthetic.h"
 #include "kernels/emulated.h"
 
 extern cuda_backend_new_fn omni_cuda_backend_new;
@@ -54,6 +56,14 @@ static void every_operation_is_near_plain_loops_in_bf16(void **state)
     struct backend *b = cuda_new();
     emulated_set_order(EMULATED_BACKWARD, 0);
     compare_small(b, DTYPE_BF16);
+    cuda_end(b);
+}
+
+static void results_in_bf16_are_those_in_fp32_rounded(void **state)
+{
+    (void)state;
+    struct backend *b = cuda_new();
+    promise_narrow_results(b, 0);
     cuda_end(b);
 }
 
@@ -115,7 +125,7 @@ static void large_weights_come_through_small_slots(void **state)
     for (int64_t i = 0; i < n; i++)
         host[i] = (float)i;
     assert_int_equal(
-        tensor_weight_new(b, DTYPE_F32, SHAPE(rows, columns), host, DTYPE_BF16, &w, NULL), 0);
+        tensor_weight_new(b, DTYPE_F32, SHAPE(rows, columns), host, DTYPE_F32, &w, NULL), 0);
     assert_int_equal(b->ops->weight_bytes(w), n * 4);
     assert_false(b->ops->weight_mapped(w));
     struct ops *o = ops_new(b, DTYPE_BF16, 64 << 20, NULL);
@@ -162,7 +172,7 @@ static void prepared_in_turn(struct backend *b, enum dtype compute, int rank, co
         w->dtype = DTYPE_F32;
         assert_int_equal(b->ops->weight_prepare(b, w, full ? host : NULL, compute, NULL), 0);
         assert_true((w->data != NULL) == full);
-        assert_int_equal(w->dtype, rank == 4 ? compute : DTYPE_F32);
+        assert_int_equal(w->dtype, rank > 1 ? compute : DTYPE_F32);
         if (turn == 0)
             planned = b->ops->weight_bytes(w);
         assert_int_equal(b->ops->weight_bytes(w), planned);
@@ -195,6 +205,66 @@ static void weights_are_prepared_and_released_by_turns(void **state)
         prepared_in_turn(b, compute, SHAPE(4, 16), host);
         prepared_in_turn(b, compute, SHAPE(4, 4, 2, 2), host);
     }
+    cuda_end(b);
+}
+
+/* Every kind of synthetic weight, also of more values than repeat, has the CPU's bits. */
+static void synthetic_weights_are_made_on_the_device(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        int rank;
+        int64_t dims[4];
+    } shapes[] = {{"a.weight", 2, {4200, 4100}},
+                  {"b.weight", 2, {7, 33}},
+                  {"norm.weight", 1, {77}},
+                  {"b.bias", 1, {33}},
+                  {"conv.weight", 4, {8, 16, 3, 3}}};
+    struct backend *b = cuda_new();
+    struct synthetic *s = synthetic_new("synthetic");
+    struct err e = {0};
+    for (size_t i = 0; i < ARRAY_LEN(shapes); i++) {
+        const struct weights_entry *t =
+            synthetic_entry(s, shapes[i].name, shapes[i].rank, shapes[i].dims, &e);
+        struct tensor *w[2];
+        assert_non_null(t);
+        uint64_t carried[3] = {emulated_counts().carried};
+        for (int made = 0; made < 2; made++) {
+            assert_int_equal(
+                tensor_weight_shape(b, DTYPE_BF16, shapes[i].rank, shapes[i].dims, &w[made], &e),
+                0);
+            w[made]->formula = made ? t->formula : (struct formula){0};
+            assert_int_equal(b->ops->weight_prepare(b, w[made], t->data, DTYPE_BF16, &e), 0);
+            carried[made + 1] = emulated_counts().carried;
+        }
+        assert_int_equal(w[1]->dtype, w[0]->dtype);
+        assert_memory_equal(w[1]->data, w[0]->data, b->ops->weight_bytes(w[0]));
+        assert_int_equal(carried[1] - carried[0], t->bytes);
+        assert_int_equal(carried[2], carried[1]);
+        tensor_weight_free(w[0]);
+        tensor_weight_free(w[1]);
+    }
+    synthetic_free(s);
+    cuda_end(b);
+}
+
+/* As bench draws: of all that is made, only what the host must read. */
+static void a_loader_carries_no_synthetic_weights(void **state)
+{
+    (void)state;
+    struct backend *b = cuda_new();
+    struct weights *made;
+    struct err e = {0};
+    assert_int_equal(weights_synthetic("synthetic:some", &made, &e), 0);
+    struct weight_loader l = {.weights = made, .backend = b, .compute = DTYPE_BF16};
+    uint64_t before = emulated_counts().carried;
+    assert_non_null(weight(&l, SHAPE(64, 128), "a.weight"));
+    assert_non_null(weight(&l, SHAPE(64), "a.bias"));
+    assert_non_null(weight_table(&l, 100, 64, "table.weight"));
+    assert_int_equal(emulated_counts().carried, before);
+    weight_loader_free(&l);
+    weights_close(made);
     cuda_end(b);
 }
 
@@ -436,12 +506,15 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_operation_equals_plain_loops_in_fp32),
         cmocka_unit_test(every_operation_is_near_plain_loops_in_bf16),
+        cmocka_unit_test(results_in_bf16_are_those_in_fp32_rounded),
         cmocka_unit_test(threads_in_any_order_give_the_same_bits),
         cmocka_unit_test(the_host_never_reads_device_memory),
         cmocka_unit_test(results_move_down_over_themselves),
         cmocka_unit_test(large_weights_come_through_small_slots),
         cmocka_unit_test(a_step_waits_for_the_device_only_to_read_results),
         cmocka_unit_test(weights_are_prepared_and_released_by_turns),
+        cmocka_unit_test(synthetic_weights_are_made_on_the_device),
+        cmocka_unit_test(a_loader_carries_no_synthetic_weights),
         cmocka_unit_test(free_memory_is_what_arenas_and_weights_leave),
         cmocka_unit_test(the_host_is_one_step_ahead_of_a_slow_device),
         cmocka_unit_test(a_step_that_is_waited_for_can_be_cancelled),

@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "../support/mini_parts.h"
 #include "../support/pictures.h"
 #include "base/cleanup.h"
 #include "engine/device.h"
@@ -74,6 +75,21 @@ static void a_picture_is_the_one_that_the_cpu_draws(void **state)
     assert_true(emulated_counts().launches > 100);
 }
 
+/* As test_precision.c has it of the CPU. */
+static void bf16_moves_no_part_by_more_than_a_hundredth(void **state)
+{
+    static const struct {
+        const char *name;
+        mini_part *run;
+    } parts[] = {{"transformer", mini_transformer}, {"decoder", mini_decoder}};
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(parts); i++) {
+        double error = mini_part_error(parts[i].run, "cuda");
+        print_message("# %s in bf16: relative error %.2g\n", parts[i].name, error);
+        assert_true(error > 0 && error <= 1e-2);
+    }
+}
+
 static void the_library_is_opened_by_its_device_word(void **state)
 {
     (void)state;
@@ -106,6 +122,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_library_is_opened_by_its_device_word),
         cmocka_unit_test(auto_lists_its_devices_with_their_memory),
+        cmocka_unit_test(bf16_moves_no_part_by_more_than_a_hundredth),
         cmocka_unit_test(a_picture_is_the_one_that_the_cpu_draws),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -466,6 +466,20 @@ static void wrong_shapes_are_sentences_not_crashes(void **state)
     }
 }
 
+static void the_cpu_keeps_its_results_in_fp32(void **state)
+{
+    struct bench *t = *state;
+    struct err e = {0};
+    struct ops *o = ops_new(t->b, DTYPE_BF16, 1 << 20, &e);
+    assert_int_equal(ops_set_results(o, DTYPE_BF16), DTYPE_F32);
+    assert_int_equal(ops_results(o), DTYPE_F32);
+    struct tensor *x = op_act(o, ramp(o, 8), ACT_SILU);
+    assert_int_equal(tensor_dtype(x), DTYPE_F32);
+    assert_null(op_act(o, op_cast(o, x, DTYPE_BF16), ACT_SILU));
+    assert_failed(o, -EINVAL, "act: x is [8] bf16, f32 is needed");
+    ops_free(o);
+}
+
 static void weights_of_wrong_shapes_are_refused(void **state)
 {
     struct bench *t = *state;
@@ -577,6 +591,7 @@ int main(void)
         TEST(a_kernel_without_room_for_scratch_is_an_error),
         TEST(the_first_error_stays_and_nothing_runs_after_it),
         TEST(wrong_shapes_are_sentences_not_crashes),
+        TEST(the_cpu_keeps_its_results_in_fp32),
         TEST(weights_of_wrong_shapes_are_refused),
         TEST(a_context_that_cannot_be_made_says_why),
         TEST(cancelling_stops_between_and_inside_operations),

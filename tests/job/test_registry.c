@@ -155,7 +155,7 @@ static void every_mistake_is_told_with_its_line(void **state)
                                              "over its max_resolution 2048x2048"},
         {PROFILE "upscaler =\n", ":4: upscaler \"\" is not lanczos, bicubic, nearest or a model"},
         {PROFILE "scheduler = ddmi\n", ":4: scheduler \"ddmi\" is unknown; did you mean ddim?"},
-        {PROFILE "precision = fp8\n", ":4: precision \"fp8\" is not auto, fp32, bf16 or fp16"},
+        {PROFILE "precision = fp4\n", ":4: precision \"fp4\" is not auto, fp32, bf16, fp16 or fp8"},
         {PROFILE "max_resolution = 10\n", ":4: max_resolution \"10\" is not a size like 1024x1024"},
         {"[a]\nmodality = image\n", ":2: profile a names no model; add `omni_model_id = …`"},
         {"[a]\nomni_model_id = m\n\n[limits]\n",

@@ -12,6 +12,8 @@ static double small_float(unsigned bits, int exponent_bits, int mantissa_bits)
     unsigned mantissa = bits & ((1u << mantissa_bits) - 1);
     unsigned exponent = bits >> mantissa_bits & ((1u << exponent_bits) - 1);
     double sign = bits >> (exponent_bits + mantissa_bits) ? -1 : 1;
+    if (exponent_bits == 4 && (bits & 0x7F) == 0x7F)
+        return NAN;
     if (!exponent)
         return sign * ldexp(mantissa, 1 - bias - mantissa_bits);
     return sign * ldexp((1u << mantissa_bits) + mantissa, (int)exponent - bias - mantissa_bits);

@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdlib.h>
 
 #include "kernels/vendor_tables.h"
 
@@ -46,6 +47,22 @@ struct fake_cudnn {
 };
 extern struct fake_cudnn fake_cudnn;
 extern const struct cudnn_table fake_cudnn_table;
+#endif
+
+#if defined(VENDOR_CUBLASLT) && defined(VENDOR_CUDNN)
+/* Both behind a vendor, with three algorithms of each; no fields where one does not open. */
+static inline struct vendor *fake_vendor_new(void)
+{
+    fake_cublaslt = (struct fake_cublaslt){.candidates = 3};
+    fake_cudnn = (struct fake_cudnn){.engines = 3, .note = CUDNN_NUMERICAL_NOTE_TYPE_COUNT};
+    struct vendor *v = calloc(1, sizeof(*v));
+    if (!v)
+        return NULL;
+    pthread_mutex_init(&v->lock, NULL);
+    v->lt = lt_new(&fake_cublaslt_table);
+    v->nn = nn_new(&fake_cudnn_table);
+    return v;
+}
 #endif
 
 #endif

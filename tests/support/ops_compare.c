@@ -144,7 +144,10 @@ struct value value_new(struct compare *c, int rank, const int64_t *dims)
 }
 
 /* Half types start at an odd multiple of their size, as tensors in a file may. */
-struct value weight_new(struct compare *c, enum dtype d, int rank, const int64_t *dims)
+enum use { PRODUCTS, LOOKED_UP, PRODUCTS_IN_FP8 };
+
+static struct value new_weight(struct compare *c, enum dtype d, int rank, const int64_t *dims,
+                               enum use use)
 {
     struct value w = value_of(c, rank, dims);
     struct err e = {0};
@@ -161,9 +164,28 @@ struct value weight_new(struct compare *c, enum dtype d, int rank, const int64_t
         }
     }
     const void *data = d == DTYPE_F32 ? (void *)f : h;
-    if (tensor_weight_new(c->backend, d, rank, dims, data, c->compute, &w.t, &e))
+    if (tensor_weight_shape(c->backend, d, rank, dims, &w.t, &e))
+        fail_msg("%s", e.text);
+    w.t->table = use == LOOKED_UP;
+    w.t->fp8 = use == PRODUCTS_IN_FP8;
+    if (c->backend->ops->weight_prepare(c->backend, w.t, data, c->compute, &e))
         fail_msg("%s", e.text);
     return w;
+}
+
+struct value weight_new(struct compare *c, enum dtype d, int rank, const int64_t *dims)
+{
+    return new_weight(c, d, rank, dims, PRODUCTS);
+}
+
+struct value table_new(struct compare *c, enum dtype d, int64_t rows, int64_t columns)
+{
+    return new_weight(c, d, SHAPE(rows, columns), LOOKED_UP);
+}
+
+struct value fp8_weight_new(struct compare *c, enum dtype d, int64_t rows, int64_t columns)
+{
+    return new_weight(c, d, SHAPE(rows, columns), PRODUCTS_IN_FP8);
 }
 
 void value_free(struct value *x)

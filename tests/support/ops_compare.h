@@ -47,6 +47,10 @@ struct value value_new(struct compare *c, int rank, const int64_t *dims);
 struct value value_dense(struct compare *c, int rank, const int64_t *dims);
 /* A weight of dtype `d`, prepared; the doubles are what the dtype holds. */
 struct value weight_new(struct compare *c, enum dtype d, int rank, const int64_t *dims);
+/* The same, for looking rows up. */
+struct value table_new(struct compare *c, enum dtype d, int64_t rows, int64_t columns);
+/* The same, which the backend keeps in e4m3. */
+struct value fp8_weight_new(struct compare *c, enum dtype d, int64_t rows, int64_t columns);
 /* Frees the doubles and, of a weight, all of it; tensors in the arena go with their scope. */
 void value_free(struct value *x);
 

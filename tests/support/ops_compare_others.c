@@ -400,7 +400,7 @@ static void embeddings(struct compare *c)
     static const enum dtype types[] = {DTYPE_F32, DTYPE_BF16, DTYPE_F16};
     static const int32_t ids[6] = {0, 36, 5, 5, 17, 1};
     for (size_t k = 0; k < ARRAY_LEN(types); k++) {
-        struct value table = weight_new(c, types[k], SHAPE(37, 21));
+        struct value table = table_new(c, types[k], 37, 21);
         AUTO_FREE double *expected = doubles(6 * 21);
         for (int64_t i = 0; i < 6 * 21; i++)
             expected[i] = table.v[ids[i / 21] * 21 + i % 21];

@@ -21,23 +21,30 @@ static void reference_linear(const struct value *x, const struct value *w, const
         }
 }
 
-static void linear_case(struct compare *c, enum dtype d, int rank, const int64_t *dims, int64_t n,
-                        bool with_bias, enum activation act)
+/* w is the case's, and freed here. */
+static void compare_linear(struct compare *c, struct value w, int rank, const int64_t *dims,
+                           bool with_bias, enum activation act, double tolerance)
 {
-    int64_t k = dims[rank - 1];
+    int64_t k = dims[rank - 1], n = w.dims[0];
     ops_mark mark = ops_push(c->o);
     struct value x = value_new(c, rank, dims), bias = {0};
-    struct value w = weight_new(c, d, SHAPE(n, k));
     if (with_bias)
-        bias = weight_new(c, d, SHAPE(n));
+        bias = weight_new(c, DTYPE_F32, SHAPE(n));
     struct tensor *y = op_linear(c->o, x.t, w.t, bias.t, act);
     AUTO_FREE double *expected = malloc((size_t)(x.n / k * n) * sizeof *expected);
     reference_linear(&x, &w, with_bias ? &bias : NULL, act, expected);
-    compare_result(c, y, expected, x.n / k * n, product_tolerance(c));
+    compare_result(c, y, expected, x.n / k * n, tolerance);
     value_free(&x);
     value_free(&w);
     value_free(&bias);
     ops_pop(c->o, mark);
+}
+
+static void linear_case(struct compare *c, enum dtype d, int rank, const int64_t *dims, int64_t n,
+                        bool with_bias, enum activation act)
+{
+    compare_linear(c, weight_new(c, d, SHAPE(n, dims[rank - 1])), rank, dims, with_bias, act,
+                   product_tolerance(c));
 }
 
 static void linear_shapes(struct compare *c)
@@ -66,6 +73,24 @@ static void linear_large_weights(struct compare *c)
     linear_case(c, DTYPE_F16, SHAPE(1, 3, 2304), 2001, false, ACT_NONE);
     linear_case(c, DTYPE_F32, SHAPE(4, 2304), 2002, true, ACT_NONE);
     linear_case(c, DTYPE_F32, SHAPE(1, 5000, 16), 24, true, ACT_NONE); /* rows in blocks, too */
+}
+
+/* Both operands are rounded to 4 bits, each by up to a 16th. */
+#define FP8_TOLERANCE 5e-2
+
+static void linear_in_fp8(struct compare *c)
+{
+    static const enum dtype types[] = {DTYPE_F32, DTYPE_BF16, DTYPE_F16};
+    for (size_t i = 0; i < ARRAY_LEN(types) && c->backend->fp8; i++) {
+        compare_linear(c, fp8_weight_new(c, types[i], 192, 256), SHAPE(2, 104, 256), true, ACT_NONE,
+                       FP8_TOLERANCE);
+        compare_linear(c, fp8_weight_new(c, types[i], 96, 80), SHAPE(3, 9, 80), false, ACT_SILU,
+                       FP8_TOLERANCE);
+        compare_linear(c, fp8_weight_new(c, types[i], 64, 48), SHAPE(100, 48), true, ACT_GELU_TANH,
+                       FP8_TOLERANCE);
+        compare_linear(c, fp8_weight_new(c, types[i], 64, 48), SHAPE(2, 5, 48), true, ACT_NONE,
+                       FP8_TOLERANCE); /* few rows: of the weights alone */
+    }
 }
 
 /* ---- convolution ---- */
@@ -243,6 +268,7 @@ static void attention_shapes(struct compare *c)
 
 const struct compare_case compare_products[] = {
     {"linear", linear_shapes, false},
+    {"linear in fp8", linear_in_fp8, false},
     {"linear with large weights", linear_large_weights, false},
     {"conv2d in bands", conv_in_bands, true},
     {"conv2d", conv_shapes, false},

@@ -107,18 +107,18 @@ static void load_double(const struct flux2_transformer *t, struct weight_loader 
     int64_t d = t->d, m = t->m;
     for (int n = 0; n < 2; n++) {
         struct stream *s = streams[n];
-        s->q = weight(l, SHAPE(d, d), "transformer_blocks.%d.attn.%s.weight", i, names[n].q);
-        s->k = weight(l, SHAPE(d, d), "transformer_blocks.%d.attn.%s.weight", i, names[n].k);
-        s->v = weight(l, SHAPE(d, d), "transformer_blocks.%d.attn.%s.weight", i, names[n].v);
-        s->out = weight(l, SHAPE(d, d), "transformer_blocks.%d.attn.%s.weight", i, names[n].out);
+        s->q = weight_linear(l, d, d, "transformer_blocks.%d.attn.%s.weight", i, names[n].q);
+        s->k = weight_linear(l, d, d, "transformer_blocks.%d.attn.%s.weight", i, names[n].k);
+        s->v = weight_linear(l, d, d, "transformer_blocks.%d.attn.%s.weight", i, names[n].v);
+        s->out = weight_linear(l, d, d, "transformer_blocks.%d.attn.%s.weight", i, names[n].out);
         s->q_norm =
             weight(l, SHAPE(t->head), "transformer_blocks.%d.attn.%s.weight", i, names[n].q_norm);
         s->k_norm =
             weight(l, SHAPE(t->head), "transformer_blocks.%d.attn.%s.weight", i, names[n].k_norm);
         s->ff_in =
-            weight(l, SHAPE(2 * m, d), "transformer_blocks.%d.%s.linear_in.weight", i, names[n].ff);
+            weight_linear(l, 2 * m, d, "transformer_blocks.%d.%s.linear_in.weight", i, names[n].ff);
         s->ff_out =
-            weight(l, SHAPE(d, m), "transformer_blocks.%d.%s.linear_out.weight", i, names[n].ff);
+            weight_linear(l, d, m, "transformer_blocks.%d.%s.linear_out.weight", i, names[n].ff);
     }
 }
 
@@ -126,9 +126,9 @@ static void load_single(const struct flux2_transformer *t, struct weight_loader 
                         struct single_block *b, int i)
 {
     int64_t d = t->d, m = t->m;
-    b->in = weight(l, SHAPE(3 * d + 2 * m, d),
-                   "single_transformer_blocks.%d.attn.to_qkv_mlp_proj.weight", i);
-    b->out = weight(l, SHAPE(d, d + m), "single_transformer_blocks.%d.attn.to_out.weight", i);
+    b->in = weight_linear(l, 3 * d + 2 * m, d,
+                          "single_transformer_blocks.%d.attn.to_qkv_mlp_proj.weight", i);
+    b->out = weight_linear(l, d, d + m, "single_transformer_blocks.%d.attn.to_out.weight", i);
     b->q_norm = weight(l, SHAPE(t->head), "single_transformer_blocks.%d.attn.norm_q.weight", i);
     b->k_norm = weight(l, SHAPE(t->head), "single_transformer_blocks.%d.attn.norm_k.weight", i);
 }
@@ -248,7 +248,7 @@ static struct tensor *joined(const struct call *c, const struct tensor *text,
     const struct flux2_transformer *t = c->t;
     struct ops *o = c->o;
     struct tensor *y =
-        op_empty(o, DTYPE_F32, SHAPE(c->batch, c->text + c->image, t->heads, t->head));
+        op_empty(o, ops_results(o), SHAPE(c->batch, c->text + c->image, t->heads, t->head));
     ops_mark mark = ops_push(o);
     op_copy(o, op_slice(o, y, 1, 0, c->text), heads(c, text, text_w, text_norm));
     op_copy(o, op_slice(o, y, 1, c->text, c->image), heads(c, image, image_w, image_norm));
@@ -295,6 +295,7 @@ static void run_double(const struct call *c, const struct double_block *b, struc
 {
     struct ops *o = c->o;
     const struct stream *st = &b->text, *si = &b->image;
+    enum dtype before = ops_set_results(o, DTYPE_BF16);
     ops_mark mark = ops_push(o);
     struct tensor *nt = modulated(c, text, &mt[0]), *ni = modulated(c, image, &mi[0]);
     struct tensor *q = joined(c, nt, st->q, st->q_norm, ni, si->q, si->q_norm);
@@ -307,6 +308,7 @@ static void run_double(const struct call *c, const struct double_block *b, struc
     ops_pop(o, mark);
     feed_forward(c, si, &mi[1], image);
     feed_forward(c, st, &mt[1], text);
+    ops_set_results(o, before);
 }
 
 /* Columns `first` … first + D of the fused projection p [B, L, 3D + 2M], as a view of heads. */
@@ -322,6 +324,7 @@ static void run_single(const struct call *c, const struct single_block *b, struc
 {
     const struct flux2_transformer *t = c->t;
     struct ops *o = c->o;
+    enum dtype before = ops_set_results(o, DTYPE_BF16);
     ops_mark mark = ops_push(o);
     struct tensor *p = op_linear(o, modulated(c, h, m), b->in, NULL, ACT_NONE);
     struct tensor *q = op_rms_norm(o, fused_heads(c, p, 0), b->q_norm, t->eps);
@@ -332,6 +335,7 @@ static void run_single(const struct call *c, const struct single_block *b, struc
     struct tensor *y = op_linear(o, op_concat(o, both, 2, 2), b->out, NULL, ACT_NONE);
     op_gated_add_to(o, h, m->gate, y);
     ops_pop(o, mark);
+    ops_set_results(o, before);
 }
 
 /* SiLU(time embedding) [1, D]: the input of every modulation. */

@@ -83,10 +83,10 @@ struct unet_transformer_block {
 static void load_attention(struct weight_loader *l, struct unet_attention *a, int width, int from,
                            const char *at, const char *name)
 {
-    a->q = weight(l, SHAPE(width, width), "%s.%s.to_q.weight", at, name);
-    a->k = weight(l, SHAPE(width, from), "%s.%s.to_k.weight", at, name);
-    a->v = weight(l, SHAPE(width, from), "%s.%s.to_v.weight", at, name);
-    a->out.w = weight(l, SHAPE(width, width), "%s.%s.to_out.0.weight", at, name);
+    a->q = weight_linear(l, width, width, "%s.%s.to_q.weight", at, name);
+    a->k = weight_linear(l, width, from, "%s.%s.to_k.weight", at, name);
+    a->v = weight_linear(l, width, from, "%s.%s.to_v.weight", at, name);
+    a->out.w = weight_linear(l, width, width, "%s.%s.to_out.0.weight", at, name);
     a->out.b = weight(l, SHAPE(width), "%s.%s.to_out.0.bias", at, name);
 }
 
@@ -98,8 +98,10 @@ static void load_block(struct weight_loader *l, struct unet_transformer_block *b
     b->norm2 = unet_pair(l, SHAPE(width), at, "norm2");
     load_attention(l, &b->text, width, text, at, "attn2");
     b->norm3 = unet_pair(l, SHAPE(width), at, "norm3");
-    b->wide = unet_pair(l, SHAPE(8 * width, width), at, "ff.net.0.proj");
-    b->narrow = unet_pair(l, SHAPE(width, 4 * width), at, "ff.net.2");
+    b->wide.w = weight_linear(l, 8 * width, width, "%s.ff.net.0.proj.weight", at);
+    b->wide.b = weight(l, SHAPE(8 * width), "%s.ff.net.0.proj.bias", at);
+    b->narrow.w = weight_linear(l, width, 4 * width, "%s.ff.net.2.weight", at);
+    b->narrow.b = weight(l, SHAPE(width), "%s.ff.net.2.bias", at);
 }
 
 void unet_transformer_load(struct weight_loader *l, const struct unet_config *c,
@@ -186,12 +188,14 @@ void unet_transformer_run(const struct unet_call *c, const struct unet_transform
                                      TRANSFORMER_NORM_EPS, ACT_NONE);
     h = ops_keep(o, mark, project(c, &t->in, h));
     struct tensor *tokens = op_reshape(o, h, SHAPE(b, height * width, t->width));
+    enum dtype before = ops_set_results(o, DTYPE_BF16);
     for (int i = 0; i < t->count; i++) {
         const struct unet_transformer_block *y = &t->blocks[i];
         attend(c, t, &y->self, &y->norm1, tokens, NULL);
         attend(c, t, &y->text, &y->norm2, tokens, c->text);
         feed_forward(c, y, tokens);
     }
+    ops_set_results(o, before);
     op_add_to(o, x, project(c, &t->out, h));
     ops_pop(o, mark);
 }

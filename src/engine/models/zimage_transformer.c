@@ -85,15 +85,15 @@ static void load_block(const struct zimage_transformer *t, struct weight_loader 
 {
     int64_t d = t->d, f = t->ffn, head = d / t->heads;
 #define NAMED(suffix) "%s.%d." suffix ".weight", group, i
-    b->q = weight(l, SHAPE(d, d), NAMED("attention.to_q"));
-    b->k = weight(l, SHAPE(d, d), NAMED("attention.to_k"));
-    b->v = weight(l, SHAPE(d, d), NAMED("attention.to_v"));
-    b->out = weight(l, SHAPE(d, d), NAMED("attention.to_out.0"));
+    b->q = weight_linear(l, d, d, NAMED("attention.to_q"));
+    b->k = weight_linear(l, d, d, NAMED("attention.to_k"));
+    b->v = weight_linear(l, d, d, NAMED("attention.to_v"));
+    b->out = weight_linear(l, d, d, NAMED("attention.to_out.0"));
     b->q_norm = weight(l, SHAPE(head), NAMED("attention.norm_q"));
     b->k_norm = weight(l, SHAPE(head), NAMED("attention.norm_k"));
-    b->w1 = weight(l, SHAPE(f, d), NAMED("feed_forward.w1"));
-    b->w2 = weight(l, SHAPE(d, f), NAMED("feed_forward.w2"));
-    b->w3 = weight(l, SHAPE(f, d), NAMED("feed_forward.w3"));
+    b->w1 = weight_linear(l, f, d, NAMED("feed_forward.w1"));
+    b->w2 = weight_linear(l, d, f, NAMED("feed_forward.w2"));
+    b->w3 = weight_linear(l, f, d, NAMED("feed_forward.w3"));
     b->attention_norm[0] = weight(l, SHAPE(d), NAMED("attention_norm1"));
     b->attention_norm[1] = weight(l, SHAPE(d), NAMED("attention_norm2"));
     b->ffn_norm[0] = weight(l, SHAPE(d), NAMED("ffn_norm1"));
@@ -310,10 +310,12 @@ static void run_blocks(const struct zimage_transformer *t, struct ops *o, const 
     for (int i = 0; i < count && x; i++) {
         ops_mark mark = ops_push(o);
         struct modulation m = modulation(t, o, &b[i], time);
+        enum dtype before = ops_set_results(o, DTYPE_BF16);
         ops_mark half = ops_push(o);
         attend(t, o, &b[i], x, &m, cos, sin);
         ops_pop(o, half);
         feed_forward(t, o, &b[i], x, &m);
+        ops_set_results(o, before);
         ops_pop(o, mark);
     }
 }

@@ -7,6 +7,7 @@
 #include "base/cleanup.h"
 #include "base/str.h"
 #include "engine/backend.h"
+#include "engine/weights/fp8.h"
 #include "engine/weights/half.h"
 #include "engine/weights/quant.h"
 #include "engine/weights/synthetic.h"
@@ -77,7 +78,11 @@ enum dtype weight_changed_type(const struct weight_loader *l, size_t i)
 static enum dtype type_of(const struct weight_loader *l, size_t i)
 {
     const struct weights_entry *t = l->list[i].entry;
-    return l->list[i].changed ? weight_changed_type(l, i) : t->expand ? l->compute : t->dtype;
+    if (l->list[i].changed)
+        return weight_changed_type(l, i);
+    if (t->expand == fp8_expand_e4m3 && l->list[i].tensor->fp8)
+        return DTYPE_E4M3; /* as it is */
+    return t->expand ? l->compute : t->dtype;
 }
 
 void weight_expand(const struct weights_entry *t, int64_t first, int64_t rows, enum dtype dtype,
@@ -91,11 +96,12 @@ void weight_expand(const struct weights_entry *t, int64_t first, int64_t rows, e
 }
 
 /* Values that no file has as they are: summed with LoRAs, expanded, or at an odd address. */
-static bool needs_copy(const struct weight_source *s)
+static bool needs_copy(const struct weight_loader *l, size_t i)
 {
+    const struct weight_source *s = &l->list[i];
     const struct weights_entry *t = s->entry;
     if (s->changed || t->expand)
-        return s->changed || !s->tensor->blocks.kept;
+        return s->changed || (!s->tensor->blocks.kept && type_of(l, i) != DTYPE_E4M3);
     return (uintptr_t)t->data % dtype_size(t->dtype) != 0;
 }
 
@@ -125,6 +131,7 @@ static int prepare(struct weight_loader *l, size_t i, const void *host, bool kep
     const struct weights_entry *t = l->list[i].entry;
     w->dtype = type_of(l, i);
     w->blocks = (struct tensor_blocks){0};
+    w->formula = l->list[i].changed ? (struct formula){0} : t->formula;
     if (t->expand && !l->list[i].changed) {
         w->blocks.expand = t->expand;
         w->blocks.scale = t->scale;
@@ -165,7 +172,7 @@ static int wake(struct weight_loader *l, size_t i, struct err *e)
     struct weight_source *s = &l->list[i];
     struct tensor *w = s->tensor;
     bool kept = w->blocks.kept;
-    int code = needs_copy(s) ? make_copy(l, i, e) : 0;
+    int code = needs_copy(l, i) ? make_copy(l, i, e) : 0;
     l->backend->ops->weight_release(l->backend, w);
     if (!code)
         code = prepare(l, i, s->copy ? s->copy : s->entry->data, kept, e);
@@ -189,8 +196,16 @@ static int wake(struct weight_loader *l, size_t i, struct err *e)
 
 /* ---- making tensors ---- */
 
+enum need { REQUIRED, OPTIONAL, LINEAR, TABLE };
+
+/* Tensor cores take e4m3 in units of 16 along both axes. */
+static bool fits_fp8(const struct weight_loader *l, const int64_t *dims)
+{
+    return l->fp8 && l->backend->fp8 && dims[0] % 16 == 0 && dims[1] % 16 == 0;
+}
+
 static struct tensor *make(struct weight_loader *l, const struct weights_entry *t, int rank,
-                           const int64_t *dims, bool table)
+                           const int64_t *dims, enum need need)
 {
     char found[SHAPE_TEXT], expected[SHAPE_TEXT];
     if (!same_shape(t, rank, dims)) {
@@ -208,7 +223,8 @@ static struct tensor *make(struct weight_loader *l, const struct weights_entry *
     struct tensor *made = NULL;
     if (tensor_weight_shape(l->backend, t->dtype, rank, dims, &made, &l->err))
         return NULL;
-    made->table = table;
+    made->table = need == TABLE;
+    made->fp8 = need == LINEAR && fits_fp8(l, dims);
     if (!keep(l, made, t)) {
         tensor_weight_free(made);
         err_nomem(&l->err);
@@ -228,8 +244,6 @@ static bool made_if_optional(const char *name)
     return strcmp(name, "text_projection.weight") == 0;
 }
 
-enum need { REQUIRED, OPTIONAL, TABLE };
-
 static struct tensor *load(struct weight_loader *l, int rank, const int64_t *dims, enum need need,
                            const char *fmt, va_list ap)
 {
@@ -240,7 +254,7 @@ static struct tensor *load(struct weight_loader *l, int rank, const int64_t *dim
     if (weights_made(l->weights) && (need != OPTIONAL || made_if_optional(name)))
         t = synthetic_entry(weights_made(l->weights), name, rank, dims, &l->err);
     if (t)
-        return make(l, t, rank, dims, need == TABLE);
+        return make(l, t, rank, dims, need);
     if (need != OPTIONAL && !l->err.code)
         err_set(&l->err, -ENOENT, "%s: tensor '%s' is missing, expected with shape %s",
                 weights_path(l->weights), name, shape_text(rank, dims, expected));
@@ -262,6 +276,16 @@ struct tensor *weight_optional(struct weight_loader *l, int rank, const int64_t 
     va_list ap;
     va_start(ap, fmt);
     struct tensor *t = load(l, rank, dims, OPTIONAL, fmt, ap);
+    va_end(ap);
+    return t;
+}
+
+struct tensor *weight_linear(struct weight_loader *l, int64_t rows, int64_t columns,
+                             const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    struct tensor *t = load(l, SHAPE(rows, columns), LINEAR, fmt, ap);
     va_end(ap);
     return t;
 }

@@ -55,17 +55,19 @@ void synthetic_free(struct synthetic *s)
 
 /* ---- values ---- */
 
-static void fill(uint16_t *out, size_t n, int kind)
+static struct formula formula_of(int kind)
 {
-    float base = kind == NORM ? 1.0f : 0.0f;
-    float scale = kind < SCALES ? ldexpf(1, -kind) : 0.02f;
-    uint64_t seed = (uint64_t)kind + 1;
-    for (size_t i = 0; i < n; i++) { /* xorshift64 */
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        out[i] = float_to_bfloat(base + scale * (float)(int32_t)(seed >> 32) * 0x1p-31f);
-    }
+    return (struct formula){.base = kind == NORM ? 1.0f : 0.0f,
+                            .scale = kind < SCALES ? ldexpf(1, -kind) : 0.02f,
+                            .seed = (uint32_t)(kind + 1) * 0x9E3779B9u,
+                            .period = PERIOD / sizeof(uint16_t)};
+}
+
+static void fill(uint16_t *out, int kind)
+{
+    struct formula f = formula_of(kind);
+    for (int64_t i = 0; i < f.period; i++)
+        out[i] = float_to_bfloat(formula_value(&f, (uint32_t)i));
 }
 
 /* One stretch of memory, seen again and again from `span` on. */
@@ -84,7 +86,7 @@ static int make_span(int kind, void **out, struct err *e)
     if (fd >= 0 && ftruncate(fd, (off_t)PERIOD) == 0)
         first = mmap(NULL, PERIOD, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (first != MAP_FAILED) {
-        fill(first, PERIOD / sizeof(uint16_t), kind);
+        fill(first, kind);
         munmap(first, PERIOD);
         span = mmap(NULL, SPAN, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     }
@@ -137,6 +139,7 @@ const struct weights_entry *synthetic_entry(struct synthetic *s, const char *nam
                                       .usable = true,
                                       .dtype = DTYPE_BF16,
                                       .rank = rank,
+                                      .formula = formula_of(kind),
                                       .data = s->spans[kind],
                                       .bytes = bytes};
     memcpy(m->entry.dims, dims, (size_t)rank * sizeof *dims);

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "engine/formula.h"
 #include "engine/ops.h"
 
 struct weights;
@@ -30,7 +31,8 @@ struct weights_entry {
     /* Quantized (GGUF) or 8-bit floats: writes `values` numbers as fp32, not yet times `scale`;
      * NULL where the data is of `dtype`. Callers take weights_entry_values. */
     void (*expand)(const void *blocks, int64_t values, float *out);
-    float scale; /* what the values are multiplied with; 0: nothing */
+    float scale;            /* what the values are multiplied with; 0: nothing */
+    struct formula formula; /* of the bf16 values, where they have one */
 };
 
 /* `values` numbers of an entry with `expand` as fp32; `from` points into its data, at a block. */
@@ -86,6 +88,7 @@ struct weight_loader {
     struct weights *weights;
     struct backend *backend;
     enum dtype compute;
+    bool fp8;           /* what weight_linear makes is in e4m3 (backend.fp8) */
     bool shapes_only;   /* never more than plans: no data is touched */
     bool asleep;        /* tensors serve plans alone until weight_loader_wake */
     bool in_blocks;     /* quantized matrices stay so where the backend can (backend.blocks) */
@@ -103,6 +106,9 @@ struct tensor *weight(struct weight_loader *l, int rank, const int64_t *dims, co
 /* NULL without error where the tensor is not in the file. */
 struct tensor *weight_optional(struct weight_loader *l, int rank, const int64_t *dims,
                                const char *fmt, ...) ERR_PRINTF(4, 5);
+/* The matrix of a large linear layer: in a model of many such, most of the work. */
+struct tensor *weight_linear(struct weight_loader *l, int64_t rows, int64_t columns,
+                             const char *fmt, ...) ERR_PRINTF(4, 5);
 /* Of which op_embedding looks rows up. */
 struct tensor *weight_table(struct weight_loader *l, int64_t rows, int64_t columns, const char *fmt,
                             ...) ERR_PRINTF(4, 5);
