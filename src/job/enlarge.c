@@ -52,7 +52,7 @@ static int find_networks(struct run *r, int from_width, int from_height, int wid
 bool run_draws_native(const struct run *r)
 {
     enum job_mode mode = r->request.mode;
-    return r->profile->native_only && r->profile->native_width > 0 &&
+    return r->profile->native_only && r->profile->native[0].width > 0 &&
            (mode == MODE_TEXT_TO_IMAGE || mode == MODE_TEXT_TO_VIDEO);
 }
 

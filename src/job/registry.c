@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ini.h>
+#include <math.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -243,6 +244,21 @@ const struct profile *registry_profile(const struct registry *r, const char *nam
         if (!strcmp(r->profiles[i].name, name))
             return &r->profiles[i];
     return NULL;
+}
+
+struct native_size profile_native(const struct profile *p, int width, int height)
+{
+    struct native_size best = p->native[0];
+    double least = INFINITY;
+    for (int i = 0; i < PROFILE_NATIVE_SIZES && p->native[i].width > 0; i++) {
+        struct native_size n = p->native[i];
+        double off = fabs(log((double)n.width / n.height * height / width));
+        if (off < least) {
+            least = off;
+            best = n;
+        }
+    }
+    return best;
 }
 
 int registry_load(const char *path, struct registry **out, struct err *e)

@@ -28,13 +28,17 @@ enum profile_part {
 };
 extern const char *const profile_part_names[PROFILE_PARTS];
 
+#define PROFILE_NATIVE_SIZES 4
+
 struct profile {
     char name[64];
     char model[512];                /* omni_model_id: a name on the search path, or a path */
     char parts[PROFILE_PARTS][512]; /* the same for parts of it; "": the model's own */
     enum modality modality;
     enum omni_precision precision;
-    int native_width, native_height; /* 0: generate at the requested size */
+    struct native_size {
+        int width, height;
+    } native[PROFILE_NATIVE_SIZES]; /* as many as there are; none: generate at the requested size */
     bool native_only; /* what prompts alone ask for is drawn at no other size, and continued */
     enum media_scale upscaler; /* how pictures are enlarged … */
     char upscaler_model[512]; /* … or the model whose networks do it, and a filter the rest; "" */
@@ -95,7 +99,9 @@ int registry_parse(const char *text, size_t size, const char *where, struct regi
                    struct err *e);
 struct registry *registry_ref(const struct registry *r);
 void registry_unref(struct registry *r);
-const struct profile *registry_profile(const struct registry *r, const char *name); /* or NULL */
+const struct profile *registry_profile(const struct registry *r, const char *name);
+/* The native size whose aspect is nearest to that of width x height; 0 x 0 where it has none. */
+struct native_size profile_native(const struct profile *p, int width, int height); /* or NULL */
 
 /* Where the model `name` lies: an absolute path, or the first hit on $OMNIFS_MODELS (':'),
  * $XDG_DATA_HOME/omnifs/models, /usr/local/share/omnifs/models, /usr/share/omnifs/models, the

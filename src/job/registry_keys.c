@@ -75,27 +75,50 @@ SETTER(set_bytes)
     return parse_bytes(value, FIELD(uint64_t)) ? bad(k, value, "a size like 512M or 20G", e) : 0;
 }
 
+static bool parse_size(const char *value, size_t n, int *width, int *height)
+{
+    char text[32];
+    int64_t w, h;
+    if (n >= sizeof text)
+        return false;
+    memcpy(text, value, n);
+    text[n] = '\0';
+    char *x = strpbrk(text, "xX");
+    if (!x)
+        return false;
+    *x = '\0';
+    if (parse_i64(str_trim(text), &w) || parse_i64(str_trim(x + 1), &h) || w < 16 || h < 16 ||
+        w > 65535 || h > 65535)
+        return false;
+    *width = (int)w;
+    *height = (int)h;
+    return true;
+}
+
 /* Two neighbouring ints: width, height. */
 SETTER(set_size)
 {
     (void)lists;
-    char text[32];
-    int64_t w, h;
-    size_t n = strlen(value);
-    if (n < sizeof text) {
-        memcpy(text, value, n + 1);
-        char *x = strpbrk(text, "xX");
-        if (x) {
-            *x = '\0';
-            if (!parse_i64(str_trim(text), &w) && !parse_i64(str_trim(x + 1), &h) && w >= 16 &&
-                h >= 16 && w <= 65535 && h <= 65535) {
-                FIELD(int)[0] = (int)w;
-                FIELD(int)[1] = (int)h;
-                return 0;
-            }
-        }
+    int *to = FIELD(int);
+    return parse_size(value, strlen(value), &to[0], &to[1])
+               ? 0
+               : bad(k, value, "a size like 1024x1024", e);
+}
+
+SETTER(set_native)
+{
+    (void)lists;
+    struct native_size sizes[PROFILE_NATIVE_SIZES] = {{0}};
+    int count = 0;
+    for (const char *at = value; at; count++) {
+        size_t n = strcspn(at, ",");
+        if (count == PROFILE_NATIVE_SIZES ||
+            !parse_size(at, n, &sizes[count].width, &sizes[count].height))
+            return bad(k, value, "a size like 1024x1024, or up to four with commas", e);
+        at = at[n] ? at + n + 1 : NULL;
     }
-    return bad(k, value, "a size like 1024x1024", e);
+    memcpy(FIELD(struct native_size), sizes, sizeof sizes);
+    return 0;
 }
 
 SETTER(set_modality)
@@ -212,7 +235,7 @@ static const struct spec profile_keys[] = {
     {"omni_model_id", set_text, P(model), 0, sizeof((struct profile *)0)->model},
     {"modality", set_modality, P(modality), 0, 0},
     {"precision", set_precision, P(precision), 0, 0},
-    {"native_resolution", set_size, P(native_width), 0, 0},
+    {"native_resolution", set_native, P(native), 0, 0},
     {"native_only", set_bool, P(native_only), 0, 0},
     {"upscaler", set_upscaler, 0, 0, 0},
     {"default_size", set_size, P(width), 0, 0},

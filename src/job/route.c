@@ -109,7 +109,6 @@ static int find_model(struct run *r, struct err *e)
 static int route_to_model(struct run *r, struct err *e)
 {
     const struct request *q = &r->request;
-    const struct profile *p = r->profile;
     int code = find_model(r, e);
     if (!code && q->mode == MODE_OUTPAINT)
         code = take_canvas_size(r, e);
@@ -117,11 +116,12 @@ static int route_to_model(struct run *r, struct err *e)
         code = clip_plan(r, e);
     if (code)
         return code;
+    struct native_size native = profile_native(r->profile, q->width, q->height);
     if (run_draws_native(r)) {
-        r->draw_width = p->native_width;
-        r->draw_height = p->native_height;
+        r->draw_width = native.width;
+        r->draw_height = native.height;
     } else {
-        size_to_draw(q->width, q->height, p->native_width, p->native_height, r->info.size_multiple,
+        size_to_draw(q->width, q->height, native.width, native.height, r->info.size_multiple,
                      &r->draw_width, &r->draw_height);
     }
     code = result_room(r, r->draw_width, r->draw_height, e);

@@ -71,10 +71,10 @@ static void pictures_to_start_from_have_the_drawn_size(void **state)
 
 static void pictures_of_the_drawing_s_shape_are_left_to_the_engine_to_resize(void **state)
 {
-    struct fixture *f = *state;
+    struct run_bench *f = *state;
     struct run r;
-    run_one(f, &r, MODALITY_IMAGE,
-            "prompt = a\nimage = photo.png\nmask = mask.png\nwidth = 128\nheight = 64\n");
+    bench_run_one(f, &r, MODALITY_IMAGE,
+                  "prompt = a\nimage = photo.png\nmask = mask.png\nwidth = 128\nheight = 64\n");
     assert_int_equal(r.state, JOB_DONE);
     assert_int_equal(f->script.given.width[0], 200);
     assert_int_equal(f->script.given.height[0], 100);

@@ -69,7 +69,8 @@ static void every_key_is_read(void **state)
     (void)state;
     struct registry *r = parse("; a comment\n[mine]\n"
                                "omni_model_id = /models/m ; and another\n  modality = video\n"
-                               "precision = bf16\nnative_resolution = 144x80\nupscaler = bicubic\n"
+                               "precision = bf16\nnative_resolution = 144x80, 96x96\n"
+                               "upscaler = bicubic\n"
                                "default_size = 64x48\nmax_resolution = 128x96\nmax_frames = 30\n"
                                "max_steps = 40\nmax_count = 3\nsteps = 12\nguidance = 2.5\n"
                                "scheduler = unipc\nframes = 8\nfps = 7.5\nlora = a:0.5, b\n"
@@ -84,8 +85,10 @@ static void every_key_is_read(void **state)
     assert_string_equal(p->model, "/models/m");
     assert_int_equal(p->modality, MODALITY_VIDEO);
     assert_int_equal(p->precision, OMNI_BF16);
-    assert_int_equal(p->native_width, 144);
-    assert_int_equal(p->native_height, 80);
+    assert_int_equal(p->native[0].width, 144);
+    assert_int_equal(p->native[0].height, 80);
+    assert_int_equal(profile_native(p, 1000, 900).width, 96); /* the nearest aspect */
+    assert_int_equal(profile_native(p, 1000, 500).width, 144);
     assert_int_equal(p->upscaler, MEDIA_BICUBIC);
     assert_int_equal(p->width, 64);
     assert_int_equal(p->height, 48);
@@ -132,7 +135,7 @@ static void what_is_absent_is_left_to_the_checkpoint(void **state)
     assert_int_equal(p->steps, 0);
     assert_true(isnan(p->guidance));
     assert_string_equal(p->scheduler, "");
-    assert_int_equal(p->native_width, 0);
+    assert_int_equal(profile_native(p, 64, 64).width, 0);
     assert_int_equal(p->precision, OMNI_AUTO);
     registry_unref(r);
 }
