@@ -28,7 +28,7 @@ def main():
     keep = right >= 0
     ids, length, right = ids[keep], length[keep], right[keep]
     g = tail.gather(ids, length, 'concept')
-    s = torch.rsqrt((g.pow(2).sum(1, keepdim=True) + 3) / E.D + 1e-6)
+    s = torch.rsqrt((g.pow(2).sum(1, keepdim=True) + 3) / E.NORM + 1e-6)
     dot, bias = (g * s) @ tail.gate.T, tail.bias
     want, best = F.normalize(brought, dim=1)[right], (-1, 0, 0)
     o = dot + s * bias
@@ -43,8 +43,9 @@ def main():
             best = max(best, (m, shift, steep))
     print('best', best)
     tail.bias += best[1]
-    tail.bias *= best[2]
-    tail.gate *= best[2]
+    # Wider still: what was gathered stays where codes come, and should be little beside them.
+    tail.bias *= best[2] * 4
+    tail.gate *= best[2] * 4
     torch.save(dict(st, tail=tail.state_dict()), sys.argv[2])
 
 

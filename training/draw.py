@@ -20,9 +20,8 @@ def sigmas(steps, shift):
 def sample(net, text, empty, noise, grid, steps=8, guidance=1., shift=2., frame=0.):
     """text [B, L, T] of L = ROOM tokens, noise [B, n, 64] -> normalised latents [B, n, 64]."""
     x, s, b = noise, sigmas(steps, shift), len(noise)
-    ids, tid = T.image_ids(grid, frame), T.text_ids(torch.arange(text.shape[1]))
-    if torch.is_tensor(frame) and frame.dim():
-        ids = torch.stack([T.image_ids(grid, f) for f in frame])
+    tid = T.text_ids(torch.arange(text.shape[1]))
+    ids = torch.stack([T.image_ids(grid, f) for f in frame]) if torch.is_tensor(frame) else T.image_ids(grid, frame)
     for i in range(steps):
         t = s[i].repeat(b)
         v = net(x, text, t, ids, tid)

@@ -3,7 +3,7 @@
 Layer 1: the words are gathered at the prompt's last tokens. At </think> the wide feed-forward layer
 is a memory with one hidden unit a sticker, which brings its code; at <think> it brings the scene's
 settings. The pads find out where they stand, from the rotary angle to the first word of the
-template. Layer 2: each pad 48 … 111 reads code and settings, and its 69 hidden units, which only
+template. Layer 2: each pad 48 … 111 reads code and settings, and its 61 hidden units, which only
 its place opens, turn the code into the sketch of its patch (registers.py).
 
 Only `Tail` is trained; `build` puts everything into the tensors of a Qwen3.
@@ -26,25 +26,31 @@ import stickers
 import tokens
 from codes import Codes
 
-D, HEADS, HEAD, UNITS, VOCABULARY = 512, 5, 64, 64 * 69, 4000
-WORD, OUT, CODE, SET, PLACE, MISC = 0, 112, 180, 428, 476, 492
-CONST, CONCEPT, SETTING, PAD, USER, BEGIN, AT, RADIUS = MISC, MISC + 1, MISC + 2, MISC + 3, MISC + 4, MISC + 5, MISC + 6, MISC + 12
-BIAS = MISC + 13                 # a second flag, that carries the biases of what is open
-GATHER = CODE                     # dims 0 … 179 take what is gathered
+D, HEADS, HEAD, UNITS, VOCABULARY = 656, 9, 64, 64 * (R.SKETCH + 1), 4000
+NORM = D * float(torch.tensor(math.sqrt(512 / D)).bfloat16()) ** 2     # about 512: what norms count as the width; their weights make up for it
+GATHERING = 5                    # heads that gather words
+WORD, OUT, CODE = 0, 0, 112      # words have no sketch, and registers no word
+SET = CODE + R.CODE
+PLACE = SET + R.SETTINGS
+MISC = PLACE + R.PLACE
+CONST, CONCEPT, SETTING, PAD, USER, BEGIN, AT, FLAG, RADIUS = (MISC + i for i in (0, 1, 2, 3, 4, 5, 6, 10, 11))
+BIAS = MISC + 12                 # a second flag, that carries the biases of what is open
+GATHER = 180                      # numbers that take what is gathered: where nothing is yet, or little that counts
+GATHERED = [*range(112), *range(PLACE, PLACE + R.PLACE), *range(SET - 53, SET - 1)]
 THETA = math.exp(-32 * math.log(2 * math.pi / 8))          # pair 1 turns once in 8 tokens
 PAIRS = (1, 12)                   # a turn in 8 tokens, and in 114
 RESERVED = [d for p in (1, 12, 30, 31) for d in (p, p + 32)]
 FREE = [d for d in range(HEAD) if d not in RESERVED]
-CLOSED = 20.                      # keeps the units of other tokens shut
+CLOSED = 2. ** 12                 # keeps the units of other tokens shut
 SHUT = 2. ** 15                      # the same for layer 2's, whose gates are steeper
 SHARP = 2.                        # norm weight of the trained part of queries
 KEEP_OFF = .8                     # share of a word's key that keeps pads off
-QUERY = 4.                        # of the part that keeps pads off words
+QUERY = 64.                       # of the part that keeps pads off words
 STICKERS_AT, MEMORY = 0, 3504     # the memory's units come first
 LOGIC = UNITS - MEMORY
 NULLS = {'setting': 9, 'concept': 11}     # tokens without content that the two see
 LATER = {'setting': 5, 'concept': 7}      # how far behind the last word they stand
-AMPLITUDE, PADS = 1., 150.
+PADS = R.PADS
 
 
 def angles(p):
@@ -72,10 +78,10 @@ class Tail(nn.Module):
         self.n = stickers_count
         p = lambda *s, std: nn.Parameter(torch.randn(*s) * std)
         self.words = p(VOCABULARY, 112, std=.1)
-        self.query = p(2, HEADS, len(FREE), std=1.)
-        self.key = p(HEADS, len(FREE), 112, std=.1)
-        self.value = p(HEADS, HEAD - 1, 112, std=.1)
-        self.out = p(GATHER, HEADS * (HEAD - 1), std=.06)
+        self.query = p(2, GATHERING, len(FREE), std=1.)
+        self.key = p(GATHERING, len(FREE), 112, std=.1)
+        self.value = p(GATHERING, HEAD - 1, 112, std=.1)
+        self.out = p(GATHER, GATHERING * (HEAD - 1), std=.06)
         self.gate, self.bias = p(stickers_count, GATHER, std=.05), nn.Parameter(torch.full((stickers_count,), -.5))
         self.gate2, self.up2 = p(LOGIC, GATHER + 1, std=.15), p(LOGIC, GATHER + 1, std=.15)
         self.down2 = p(R.SETTINGS + 1, LOGIC, std=.05)
@@ -84,36 +90,36 @@ class Tail(nn.Module):
         """ids [B, L] of the words, 0 behind length [B] -> [B, GATHER]"""
         b, n = ids.shape
         kind, at = ids.unique(return_inverse=True)
-        e = rms(torch.cat([self.words[kind], torch.ones(len(kind), 1)], -1), D)
-        k = torch.zeros(len(kind), HEADS, HEAD)
-        k[..., FREE] = (e[:, :112] @ self.key.flatten(0, 1).T).unflatten(1, (HEADS, -1))
+        e = rms(torch.cat([self.words[kind], torch.ones(len(kind), 1)], -1), NORM)
+        k = torch.zeros(len(kind), GATHERING, HEAD)
+        k[..., FREE] = (e[:, :112] @ self.key.flatten(0, 1).T).unflatten(1, (GATHERING, -1))
         k[..., 31] = -KEEP_OFF * e[:, 112:]
-        k = turn(rms(k)[at], (torch.arange(n) + 3)[:, None].expand(n, HEADS)).transpose(1, 2)
-        v = (e[:, :112] @ self.value.flatten(0, 1).T).unflatten(1, (HEADS, -1))[at].transpose(1, 2)
-        q = torch.zeros(HEADS, HEAD)
+        k = turn(rms(k)[at], (torch.arange(n) + 3)[:, None].expand(n, GATHERING)).transpose(1, 2)
+        v = (e[:, :112] @ self.value.flatten(0, 1).T).unflatten(1, (GATHERING, -1))[at].transpose(1, 2)
+        q = torch.zeros(GATHERING, HEAD)
         q[:, FREE] = self.query[0 if which == 'setting' else 1]
         q = rms(q) * SHARP
-        q = turn(q.expand(b, HEADS, HEAD), (length + 3 + LATER[which])[:, None].expand(b, HEADS))
+        q = turn(q.expand(b, GATHERING, HEAD), (length + 3 + LATER[which])[:, None].expand(b, GATHERING))
         logit = (k @ q[..., None])[..., 0] / 8
         logit = logit.masked_fill((torch.arange(n) >= length[:, None])[:, None], -1e9)
-        logit = torch.cat([logit, torch.full((b, HEADS, 1), math.log(NULLS[which]))], -1)
+        logit = torch.cat([logit, torch.full((b, GATHERING, 1), math.log(NULLS[which]))], -1)
         a = logit.softmax(-1)[..., :-1]
         return (a[:, :, None] @ v)[:, :, 0].flatten(1) @ self.out.T
 
     def concept(self, ids, length):
         """Openings of the memory's units, [B, stickers]."""
         g = self.gather(ids, length, 'concept')
-        s = torch.rsqrt((g.pow(2).sum(-1, keepdim=True) + 3) / D + 1e-6)
+        s = torch.rsqrt((g.pow(2).sum(-1, keepdim=True) + 3) / NORM + 1e-6)
         return (g * s) @ self.gate.T + s * self.bias
 
     def setting(self, ids, length):
         """[B, SETTINGS], as the second layer's norm leaves it."""
         g = self.gather(ids, length, 'setting')
-        s = torch.rsqrt((g.pow(2).sum(-1, keepdim=True) + 3) / D + 1e-6)
+        s = torch.rsqrt((g.pow(2).sum(-1, keepdim=True) + 3) / NORM + 1e-6)
         x = torch.cat([g, torch.ones(len(g), 1)], 1) * s
         z = (F.silu(x @ self.gate2.T) * (x @ self.up2.T)) @ self.down2.T
         all_of_it = torch.cat([g, z, torch.full((len(g), 1), math.sqrt(3))], 1)
-        return rms(all_of_it, D)[:, GATHER:GATHER + R.SETTINGS] / 4
+        return rms(all_of_it, NORM)[:, GATHER:GATHER + R.SETTINGS] / 4
 
 
 def memories(codes):
@@ -175,7 +181,8 @@ def main():
     torch.manual_seed(seed)
     rng = random.Random(seed)
     items, _ = stickers.load()
-    meanings, share = captions.Meanings(items), stickers.weights(items).tolist()
+    meanings = captions.Meanings(items)
+    share = [w * (3 if captions.clean(i.name) in meanings.asked else 1) for w, i in zip(stickers.weights(items).tolist(), items)]
     tok = Tokenizer.from_file(f'{stickers.WORK}/tokenizer.json')
     tail, step0, brought = Tail(len(items)), 0, memories(Codes())
     opt = torch.optim.Adam(tail.parameters(), lr=2e-3, betas=(.9, .98))

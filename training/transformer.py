@@ -1,5 +1,4 @@
-"""The Flux2-shaped transformer, with diffusers' tensor names, and the start that its training has:
-the first block copies each register to its place in the picture."""
+"""The Flux2-shaped transformer, with diffusers' tensor names."""
 import math
 
 import torch
@@ -105,7 +104,7 @@ class Modulation(nn.Module):
 
 
 class Flux2(nn.Module):
-    def __init__(self, channels=64, d=192, heads=3, double=1, single=3, text=R.WIDTH, ratio=3):
+    def __init__(self, channels=64, d=320, heads=5, double=1, single=3, text=R.WIDTH, ratio=2):
         super().__init__()
         m = d * ratio
         self.cfg = dict(channels=channels, d=d, heads=heads, double=double, single=single, text=text,
@@ -155,62 +154,3 @@ def text_ids(positions):
     ids = torch.zeros(len(positions), 4)
     ids[:, 3] = positions
     return ids
-
-
-@torch.no_grad()
-def start(net):
-    """Weights with which block 0 copies the register of (row, column) to the image token there.
-
-    The image's query is the same everywhere, so that after the rotation it says where its token
-    stands; the register's key is its place. Head 0 brings the sketch, head 1 all else."""
-    d = net.cfg['d']
-    const, one = d - 1, 6.
-    te = net.time_guidance_embed['timestep_embedder']
-    te['linear_1'].weight.mul_(.5)
-    te['linear_2'].weight.mul_(.5)
-    te['linear_1'].weight[0] = 0
-    te['linear_1'].weight[0, 120:128] = 1.0           # cosines of the slowest: near 1
-    te['linear_2'].weight[0] = 0
-    te['linear_2'].weight[0, 0] = one / 8
-    unit = F.silu(torch.tensor(one)).item()           # what silu(temb)[0] is, about
-    for m, gates in ((net.double_stream_modulation_img, (2, 5)), (net.double_stream_modulation_txt, (2, 5)),
-                     (net.single_stream_modulation, (2,))):
-        for g in gates:
-            m.linear.weight[g * d:(g + 1) * d, 0] = 1 / unit
-    net.double_stream_modulation_img.linear.weight[const, 0] = 8 / unit   # shift of attention's input
-    for block in net.transformer_blocks:
-        for w in (block.ff.linear_out, block.ff_context.linear_out, block.attn['to_add_out'], block.attn['to_out'][0]):
-            w.weight.mul_(.3)
-    for block in net.single_transformer_blocks:
-        block.attn['to_out'].weight.mul_(.3)
-    net.x_embedder.weight.mul_(.1)
-    net.x_embedder.weight[:64] += torch.eye(64)
-    net.x_embedder.weight[const] = 0
-    net.context_embedder.weight.zero_()
-    net.context_embedder.weight[:R.WIDTH, :R.WIDTH] = torch.eye(R.WIDTH)
-    a = net.transformer_blocks[0].attn
-    at = R.SKETCH + R.COVER + R.SETTINGS
-    for head in (0, 1):
-        q, k, v = (w.weight[head * 64:head * 64 + 64] for w in (a['to_q'], a['add_k_proj'], a['add_v_proj']))
-        q.zero_(), k.zero_(), v.zero_()
-        a['to_k'].weight[head * 64:head * 64 + 64].zero_()
-        for axis in (0, 1):
-            for f in range(3):
-                dim = 16 * (axis + 1) + 2 * f
-                q[dim, const] = 1
-                k[dim, at + axis * 8 + 2 * f] = 1
-                k[dim + 1, at + axis * 8 + 2 * f + 1] = 1
-        out = a['to_out'][0].weight[:, head * 64:head * 64 + 64]
-        out.zero_()
-        n = R.SKETCH if head == 0 else R.COVER + R.SETTINGS
-        for i in range(n):
-            v[i, head * 64 + i] = 1
-            out[64 + head * 64 + i, i] = 1.7
-    for w in (a['norm_q'].weight, a['norm_added_k'].weight):
-        for axis in (0, 1):
-            for f, s in enumerate((3.2, 1.9, 1.)):
-                w[16 * (axis + 1) + 2 * f:16 * (axis + 1) + 2 * f + 2] = s
-    nn.init.zeros_(net.norm_out['linear'].weight)
-    net.proj_out.weight.mul_(.1)
-    net.proj_out.weight[:, :64] += torch.eye(64)
-    net.proj_out.weight[:, 64:128] -= torch.eye(64)

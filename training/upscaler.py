@@ -1,8 +1,9 @@
 """Trains the upscalers: a small residual net on top of a bicubic enlargement.
 
 usage: upscaler.py SCALE MINUTES OUT.pt    (goes on from OUT.pt where it is there)
-Environment: PHOTOS, a folder of photographs (every fourth is held out); half of the patches are
-stickers on backgrounds (every eighth sticker is held out)."""
+Environment: LR; PHOTOS, a folder of photographs (every fourth is held out), of which half of the
+patches are, whole, halved and quartered; the others are stickers on backgrounds (every eighth is
+held out)."""
 import glob
 import math
 import os
@@ -18,7 +19,9 @@ from torch import nn
 
 import stickers
 
-PATCH, BATCH = 32, 12
+PATCH, BATCH, LR = 24, 12, float(os.environ.get('LR', '1.5e-3'))
+CUBIC = -.5                      # of enlarge(), whose antialias means that
+FLOOR = 1e-6                     # 60 dB is good enough
 
 
 class Block(nn.Module):
@@ -47,8 +50,13 @@ class Upscaler(nn.Module):
         y = self.conv_in(x)
         for b in self.blocks:
             y = b(y)
-        return F.pixel_shuffle(self.conv_out(y), self.scale) + F.interpolate(
-            x, scale_factor=self.scale, mode='bicubic', align_corners=False)
+        return F.pixel_shuffle(self.conv_out(y), self.scale) + enlarge(x, self.scale)
+
+
+def enlarge(x, scale):
+    """Bicubic with a = -0.5 (that is what antialias means here), which keeps ramps; edges repeated."""
+    y = F.interpolate(F.pad(x, (2, 2, 2, 2), mode='replicate'), scale_factor=scale, mode='bicubic', align_corners=False, antialias=True)
+    return y[:, :, 2 * scale:-2 * scale, 2 * scale:-2 * scale]
 
 
 def pictures():
@@ -88,9 +96,11 @@ def judge(net, scale, log=print):
     crops = []
     for f in held_p[:12]:
         im = Image.open(f).convert('RGB')
-        for k in range(2):
-            x, y = rng.randrange(im.width - 256), rng.randrange(im.height - 256)
-            crops.append(im.crop((x, y, x + 256, y + 256)))
+        for part in (1, 2, 4):
+            small = im.resize((im.width // part, im.height // part), Image.BOX)
+            if min(small.size) > 256:
+                x, y = rng.randrange(small.width - 255), rng.randrange(small.height - 255)
+                crops.append(small.crop((x, y, x + 256, y + 256)))
     sets['photographs'] = crops
     for name, ims in sets.items():
         for how, label in ((Image.BOX, 'area'), (Image.LANCZOS, 'lanczos')):
@@ -103,56 +113,83 @@ def judge(net, scale, log=print):
                 log(f'{name} x{scale}, reduced by {label}: {np.mean(ours):.2f} dB, Lanczos {np.mean(usual):.2f} dB, gain {np.mean(ours) - np.mean(usual):.2f} dB ({len(ours)} pictures)', flush=True)
 
 
+def reduction(side, scale, how):
+    """[side / scale, side]: the rows of a reduction, as the image library does it."""
+    eye = Image.fromarray(np.eye(side, dtype=np.float32))
+    return torch.from_numpy(np.array(eye.resize((side, side // scale), how)))
+
+
+def pools(rng):
+    """256x256 crops of stickers and of photographs, u8 [n, 3, 256, 256]."""
+    (learn_s, _), (learn_p, _) = pictures()
+    u8 = lambda ims: torch.stack([torch.from_numpy(np.array(i)).permute(2, 0, 1) for i in ims])
+    crops = []
+    for f in rng.sample(learn_p, min(len(learn_p), 40)):
+        whole = Image.open(f).convert('RGB')
+        for part in (1, 2, 4):       # large photographs are smooth: their reductions have the detail
+            im = whole.resize((whole.width // part, whole.height // part), Image.BOX)
+            for _ in range(8 if min(im.size) > 256 else 0):
+                x, y = rng.randrange(im.width - 255), rng.randrange(im.height - 255)
+                crops.append(im.crop((x, y, x + 256, y + 256)))
+    return u8(sticker(f, rng).crop((0, 0, 256, 256)) for f in rng.sample(learn_s, 1500)), u8(crops)
+
+
+def sample(rng, pool, side, scale, tries=4):
+    """A crop of `side`: of some tries the one with the most in it. Photographs are also smooth: one try."""
+    best = None
+    for _ in range(tries):
+        p = pool[rng.randrange(len(pool))]
+        x, y = (rng.randrange((256 - side) // scale + 1) * scale for _ in range(2))
+        c = p[:, y:y + side, x:x + side].float() / 255
+        busy = (c[:, 1:] - c[:, :-1]).abs().mean().item()
+        if best is None or busy > best[0]:
+            best = busy, c
+    c = best[1]
+    c = c.flip(2) if rng.random() < .5 else c
+    return c.transpose(1, 2) if rng.random() < .5 else c
+
+
 def main():
     scale, minutes, out = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
+    channels, blocks = (int(a) for a in (sys.argv[4:6] or (32, 4)))
     torch.set_num_threads(1)
     seed = int(time.time())
     torch.manual_seed(seed)
     rng = random.Random(seed)
-    net, step0 = Upscaler(scale), 0
+    net, step0 = Upscaler(scale, channels, blocks), 0
+    opt = torch.optim.Adam(net.parameters(), lr=2e-3, betas=(.9, .99))
     if os.path.exists(out):
         st = torch.load(out)
-        net.load_state_dict(st['net'])
+        net.load_state_dict(st['net']), opt.load_state_dict(st['opt'])
         step0 = st['step']
-    (learn_s, _), (learn_p, _) = pictures()
-    pool_s = [sticker(f, rng) for f in rng.sample(learn_s, 400)]
-    pool_p = []
-    for f in rng.sample(learn_p, min(len(learn_p), 30)):
-        im = Image.open(f).convert('RGB')
-        im = im.resize((im.width // 2, im.height // 2), Image.BOX) if rng.random() < .5 and im.width > 2400 else im
-        for _ in range(14):
-            x, y = rng.randrange(im.width - 256), rng.randrange(im.height - 256)
-            pool_p.append(im.crop((x, y, x + 256, y + 256)))
+    pool_s, pool_p = pools(rng)
     print(len(pool_s), 'stickers', len(pool_p), 'photograph crops', flush=True)
-    opt = torch.optim.Adam(net.parameters(), lr=2e-3)
     side = PATCH * scale
+    ways = [reduction(side, scale, how) for how in (Image.BOX, Image.LANCZOS, Image.BICUBIC)]
     begin, step, run, part = time.time(), 0, None, 0
     while part < 1:
         part = (time.time() - begin) / (minutes * 60)
         for g in opt.param_groups:
-            g['lr'] = 2.5e-3 * min(1, (step + 1) / 30) * (.02 + .98 * (.5 + .5 * math.cos(math.pi * min(part, 1))))
-        low, high = [], []
-        for i in range(BATCH):
-            im = rng.choice(pool_p if i % 2 and pool_p else pool_s)
-            x, y = rng.randrange((256 - side) // scale + 1) * scale, rng.randrange((256 - side) // scale + 1) * scale
-            im = im.crop((x, y, x + side, y + side))
-            if rng.random() < .5:
-                im = im.transpose(Image.FLIP_LEFT_RIGHT)
-            low.append(tensor(smaller(im, scale, rng.choice((Image.BOX, Image.LANCZOS)))))
-            high.append(tensor(im))
-        d = net(torch.stack(low)) - torch.stack(high)
-        loss = d.abs().mean() + 4 * d.pow(2).mean()
+            g['lr'] = LR * min(1, (step + 1) / 100) * (.01 + .99 * (.5 + .5 * math.cos(math.pi * min(part, 1))))
+        high = torch.stack([sample(rng, *((pool_p, side, scale, 1) if i % 2 else (pool_s, side, scale))) for i in range(BATCH)])
+        r = rng.choice(ways)
+        low = ((r @ high @ r.T).clamp(0, 1) * 255).round() / 255
+        d = net(low) - high
+        loss = (d.pow(2).mean((1, 2, 3)) + FLOOR).log().mean()      # what PSNR is made of
         opt.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), .5)
         opt.step()
         step += 1
-        mse = d.detach().pow(2).mean().item()
-        run = mse if run is None else .97 * run + .03 * mse
-        if step % 50 == 0:
-            print(step + step0, '%.0fs' % (time.time() - begin), '%.2f dB' % (-10 * math.log10(run)), flush=True)
-        if step % 100 == 0 or part >= 1:
-            torch.save(dict(net=net.state_dict(), step=step0 + step, scale=scale), out)
+        usual = enlarge(low, scale).clamp(0, 1) - high
+        now = torch.tensor([d.detach().pow(2).mean().item(), usual.pow(2).mean().item()])
+        run = now if run is None else .98 * run + .02 * now
+        if step % 100 == 0:
+            ours, bicubic = (-10 * run.log10()).tolist()
+            print(step + step0, '%.0fs' % (time.time() - begin), '%.2f dB, %+.2f over bicubic' % (ours, ours - bicubic), flush=True)
+        if step % 500 == 0 or part >= 1:
+            torch.save(dict(net=net.state_dict(), opt=opt.state_dict(), step=step0 + step, scale=scale, cubic=CUBIC), out + '.part')
+            os.rename(out + '.part', out)
     judge(net, scale)
 
 
