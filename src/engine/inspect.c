@@ -180,9 +180,11 @@ static json_t *weights_json(struct omni_model *m)
                           (json_int_t)i->least_weight_bytes);
     if (!residency_has_blocks(m) || residency_keep_blocks(m, true, NULL) != 0)
         return j;
-    json_object_set_new(j, "in_blocks_bytes", json_integer((json_int_t)i->weight_bytes));
-    json_object_set_new(j, "in_blocks_by_turns_bytes",
-                        json_integer((json_int_t)i->least_weight_bytes));
+    if ((json_int_t)i->weight_bytes < json_integer_value(json_object_get(j, "bytes"))) {
+        json_object_set_new(j, "in_blocks_bytes", json_integer((json_int_t)i->weight_bytes));
+        json_object_set_new(j, "in_blocks_by_turns_bytes",
+                            json_integer((json_int_t)i->least_weight_bytes));
+    }
     (void)residency_keep_blocks(m, false, NULL);
     return j;
 }

@@ -63,9 +63,24 @@ int model_compute(const struct device *d, enum omni_precision p, enum dtype *out
     }
 }
 
+/* model_index.json may say what `auto` means: "precision": "fp32" of a model that bf16 spoils. */
+static int heed_index(const struct omni_model *m, enum omni_precision *p, struct err *e)
+{
+    struct config *index = m->checkpoint.index;
+    if (*p != OMNI_AUTO || !index)
+        return 0;
+    const char *word = config_string(index, "precision", "auto");
+    if (config_error(index, e) != 0)
+        return e->code;
+    if (omni_precision_parse(word, p) != 0)
+        return err_set(e, -EINVAL, "%s: precision \"%.40s\" is not auto, fp32 or bf16",
+                       config_path(index), word);
+    return 0;
+}
+
 static int choose_compute(struct omni_model *m, enum omni_precision p, struct err *e)
 {
-    if (model_compute(&m->device, p, &m->checkpoint.compute, e) != 0)
+    if (heed_index(m, &p, e) != 0 || model_compute(&m->device, p, &m->checkpoint.compute, e) != 0)
         return e->code;
     m->checkpoint.fp8 = p == OMNI_FP8;
     m->info.precision = m->checkpoint.fp8                     ? "fp8"

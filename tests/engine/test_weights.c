@@ -148,7 +148,7 @@ static void the_shipped_checkpoint_is_read(void **state)
     struct weights *w = open_part("models/omni-mini/transformer", "diffusion_pytorch_model");
     const struct weights_entry *t = weights_find(w, "x_embedder.weight");
     assert_non_null(t);
-    assert_true(t->rank == 2 && t->dims[0] == 192 && t->dims[1] == 64);
+    assert_true(t->rank == 2 && t->dims[0] == 320 && t->dims[1] == 64);
     assert_true(weights_parameters(w) > 3 * 1000 * 1000);
     weights_close(w);
 }

@@ -21,6 +21,7 @@
 
 #define MODEL  "models/omni-mini"
 #define TOKENS 112 /* of a prompt in reference.json */
+#define WIDTH  656 /* of the text encoder */
 
 struct bench {
     struct device device;
@@ -116,8 +117,8 @@ float *mini_transformer(const char *device, enum dtype compute, size_t *n)
     flux2_transformer_tables(t, b.o, positions, TOKENS + 64, &cos, &sin);
     size_t count;
     AUTO_FREE float *prompt = mini_text_encoder("cpu", DTYPE_F32, &count);
-    assert_int_equal(count, TOKENS * 512);
-    struct tensor *read = op_from_host(b.o, DTYPE_F32, SHAPE(1, TOKENS, 512), prompt);
+    assert_int_equal(count, TOKENS * WIDTH);
+    struct tensor *read = op_from_host(b.o, DTYPE_F32, SHAPE(1, TOKENS, WIDTH), prompt);
     struct tensor *text = flux2_transformer_text(t, b.o, read);
     struct tensor *image = input(&b, "image", SHAPE(1, 64, 64));
     float *x =
