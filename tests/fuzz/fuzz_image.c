@@ -8,7 +8,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    struct media_limits limits = {512, 512, 256 * 256, 1 << 20, 16, 1 << 20};
+    struct media_limits limits = {512, 512, 256 * 256, 1 << 20, 16, 1 << 20, 1 << 22};
     struct picture p = {0};
     struct err e = {0};
     double fps = 0;
