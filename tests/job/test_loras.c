@@ -23,9 +23,9 @@
 #include "job/run.h"
 
 /* Changes of the last layer, of different ranks and so of different values. */
-#define ONE   "transformer.proj_out.lora_A.weight 1 192\ntransformer.proj_out.lora_B.weight 64 1\n"
-#define TWO   "transformer.proj_out.lora_A.weight 2 192\ntransformer.proj_out.lora_B.weight 64 2\n"
-#define PARTS ONE "transformer.no.lora_A.weight 1 192\ntransformer.no.lora_B.weight 64 1\n"
+#define ONE   "transformer.proj_out.lora_A.weight 1 320\ntransformer.proj_out.lora_B.weight 64 1\n"
+#define TWO   "transformer.proj_out.lora_A.weight 2 320\ntransformer.proj_out.lora_B.weight 64 2\n"
+#define PARTS ONE "transformer.no.lora_A.weight 1 320\ntransformer.no.lora_B.weight 64 1\n"
 
 struct fixture {
     char *folder;
