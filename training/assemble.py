@@ -1,13 +1,11 @@
 """Puts the trained `Tail`, the codes and the pads' places into the tensors of a two-layer Qwen3."""
 import math
-import os
 
 import torch
 import torch.nn.functional as F
 
 import encoder as E
 import registers as R
-import stickers
 import tokens
 
 
@@ -76,13 +74,6 @@ def separate(x):
     w = w.detach()
     m = ((w @ y.T) * sign).amin(1)
     return w / scale, m / w[:, :-1].norm(dim=1)
-
-
-def cached(name, make):
-    path = f'{stickers.WORK}/{name}.pt'
-    if not os.path.exists(path):
-        torch.save(make(), path)
-    return torch.load(path)
 
 
 def build(tail, codes, token_id):
@@ -192,7 +183,7 @@ def sketch(sd, codes):
     energy = 3 * E.PADS ** 2 + f.pow(2).sum(1) + codes.code.pow(2).sum(1).mean() / CODE_DOWN ** 2 + 12
     s = torch.rsqrt(energy / E.NORM)
     x = torch.cat([f, torch.full((len(f), 1), E.PADS)], 1) * s[:, None]
-    w, margin = cached('planes', lambda: separate(x))
+    w, margin = separate(x)
     own, s = x[-64:], s[-64:]
     w = bf16(w / (s * (w * own).sum(1))[:, None])        # openings that make up for the norm's divisor
     opening = F.silu((w * own).sum(1))

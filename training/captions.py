@@ -2,7 +2,6 @@
 import collections
 import re
 
-import stickers
 
 STYLE_WORDS = {
     'fluent3d': ['3d', '3d render', '3d icon', '3d style', 'glossy 3d', '3d model', '3d emoji', '3d rendering'],

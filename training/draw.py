@@ -1,6 +1,6 @@
 """Draws with the parts in plain torch, as the engine and Flux2KleinPipeline do.
 
-usage: draw.py TRANSFORMER.pt OUT.png ITEM…      (true registers of stickers, to look at training)"""
+usage: draw.py JOINED.pt OUT.png      (from true registers: sketches, what is drawn of them, what it should be)"""
 import random
 import sys
 
@@ -49,27 +49,24 @@ def save(path, pictures, columns):
 
 
 def main():
+    import join
     import latents
     import stickers
     from codes import Codes
     torch.set_num_threads(1)
     codes, vae, net = Codes(), latents.load_vae(), T.Flux2()
-    net.load_state_dict(torch.load(sys.argv[1], weights_only=False)['ema'])
+    net.load_state_dict(torch.load(sys.argv[1], weights_only=False)['net'])
     rng, b = random.Random(5), 10
-    items = stickers.load()[0]
+    items, pictures = stickers.load()
     scenes = [stickers.random_scene(rng, i, True) for i in (rng.sample(range(len(items)), b))]
     for s, p in zip(scenes[-4:], ('red', 'blue', 'green', 'yellow')):
         s.paint = p
-    text = torch.zeros(b, R.ROOM, R.WIDTH)
-    text[:, R.FIRST:] = R.assemble(codes.decode(codes.code[[s.item for s in scenes]]),
-                                   torch.stack([R.settings(s) for s in scenes]))
-    sketch = decode(vae, text[:, R.FIRST:, :64], codes.mean, codes.std, (8, 8))
+    sketch = codes.decode(codes.code[[s.item for s in scenes]])
+    text = join.text(R.assemble(sketch, torch.stack([R.settings(s) for s in scenes])), 24)
     noise = torch.randn(b, 64, 64, generator=torch.Generator().manual_seed(1))
-    x = sample(net, text, None, noise, (8, 8))
-    got = decode(vae, x, codes.mean, codes.std, (8, 8))
-    pictures = stickers.load()[1]
+    seen = lambda x: decode(vae, x, codes.mean, codes.std, (8, 8))
     want = torch.stack([stickers.render(s, pictures) for s in scenes])
-    save(sys.argv[2], torch.cat([sketch, got, want]), b)
+    save(sys.argv[2], torch.cat([seen(codes.latents(sketch)), seen(sample(net, text, None, noise, (8, 8))), want]), b)
 
 
 if __name__ == '__main__':

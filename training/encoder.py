@@ -21,15 +21,15 @@ from tokenizers import Tokenizer
 from torch import nn
 
 import captions
+import loop
 import registers as R
 import stickers
-import tokens
 from codes import Codes
 
 D, HEADS, HEAD, UNITS, VOCABULARY = 656, 9, 64, 64 * (R.SKETCH + 1), 4000
 NORM = D * float(torch.tensor(math.sqrt(512 / D)).bfloat16()) ** 2     # about 512: what norms count as the width; their weights make up for it
 GATHERING = 5                    # heads that gather words
-WORD, OUT, CODE = 0, 0, 112      # words have no sketch, and registers no word
+OUT, CODE = 0, 112               # a register's sketch stands where words have their embedding
 SET = CODE + R.CODE
 PLACE = SET + R.SETTINGS
 MISC = PLACE + R.PLACE
@@ -46,7 +46,7 @@ SHUT = 2. ** 15                      # the same for layer 2's, whose gates are s
 SHARP = 2.                        # norm weight of the trained part of queries
 KEEP_OFF = .8                     # share of a word's key that keeps pads off
 QUERY = 64.                       # of the part that keeps pads off words
-STICKERS_AT, MEMORY = 0, 3504     # the memory's units come first
+MEMORY = 3504                     # the memory's units come first
 LOGIC = UNITS - MEMORY
 NULLS = {'setting': 9, 'concept': 11}     # tokens without content that the two see
 LATER = {'setting': 5, 'concept': 7}      # how far behind the last word they stand
@@ -190,24 +190,19 @@ def main():
         st = torch.load(out, weights_only=False)
         tail.load_state_dict(st['tail']), opt.load_state_dict(st['opt'])
         step0 = st['step']
-    begin, step, run, part = time.time(), 0, None, 0
-    while part < 1:
-        part = (time.time() - begin) / (minutes * 60)
-        for g in opt.param_groups:
-            g['lr'] = float(os.environ.get('LR', '3e-3')) * min(1, (step + step0 + 1) / 50) * (.03 + .97 * (.5 + .5 * math.cos(math.pi * min(part, 1))))
+    run = None
+    for step, seconds, last in loop.steps(minutes, opt, float(os.environ.get('LR', '3e-3')), done=step0):
         c, s, hit, like = losses(tail, *batch(rng, meanings, share, tok, 192), brought)
         opt.zero_grad()
         (c + s).backward()
         torch.nn.utils.clip_grad_norm_(tail.parameters(), 3.)
         opt.step()
-        step += 1
         now = torch.tensor([c.item(), s.item(), hit.item(), like.item()])
         run = now if run is None else .97 * run + .03 * now
         if step % 25 == 0:
-            print(step + step0, '%.0fs' % (time.time() - begin), 'concept %.3f setting %.3f right %.3f like %.3f' % tuple(run.tolist()), flush=True)
-        if step % 100 == 0 or part >= 1:
-            torch.save(dict(tail=tail.state_dict(), opt=opt.state_dict(), step=step0 + step), out + '.part')
-            os.rename(out + '.part', out)
+            print(step + step0, '%.0fs' % seconds, 'concept %.3f setting %.3f right %.3f like %.3f' % tuple(run.tolist()), flush=True)
+        if step % 100 == 0 or last:
+            loop.keep(out, tail=tail.state_dict(), opt=opt.state_dict(), step=step0 + step)
 
 
 if __name__ == '__main__':

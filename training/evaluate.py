@@ -94,7 +94,7 @@ def frames_of(model, prompt, seed, grid, frames):
 
 def motion(model, features, items, pictures, rounds=2):
     """Right motions of all, likeness of features drawn and rendered, how loops close."""
-    rng, m = random.Random(7), captions.Meanings(items)
+    rng = random.Random(7)
     things = [i for i in items if i.style == 'fluent3d' and i.group not in ('Flags', 'Symbols', 'People & Body')]
     right, wrong, ours, real, close = 0, [], [], [], []
     at = [float(f) for f in range(0, 24, 4)]
@@ -133,7 +133,7 @@ def main():
     known = data_features(features)
     names = [captions.clean(i.name) for i in items]
     cases, _ = prompts(items, count)
-    top1 = top5 = own = near = 0
+    top1 = top5 = own = 0
     distances = []
     for k in range(0, count, 20):
         part = cases[k:k + 20]

@@ -16,7 +16,7 @@ import registers as R
 import stickers
 import transformer as T
 
-HEADS, HEAD, D = 5, 64, 320
+HEADS, HEAD, D = T.HEADS, T.D // T.HEADS, T.D
 ZERO = R.WIDTH                                         # what norms make of 0
 RESERVED = slice(R.SKETCH + R.SETTINGS, ZERO + 1)      # numbers of the residual that keys are made of
 PLACE = R.SKETCH + R.SETTINGS
@@ -28,7 +28,6 @@ ANGLES = R.FREQUENCIES[:3]                             # by which points are tol
 OFFSET = .35                                           # of the four heads from the point
 OWN = 14                                               # a number of a head's 64 that time hardly turns
 FILL, ELSEWHERE, WORDS = 60, 62, 58                     # numbers for what no register answers
-TIME, TIME_FINE, PLACES = 4, 2, 2                       # first numbers of the pairs that turn, an axis each
 SHARP = (20., 10., 3.)                                 # of the four heads, by angle
 NOTHING = 22.8
 WEIGHT_OWN, WEIGHT_TURN = 3., 1.2
@@ -58,7 +57,7 @@ def looks(grid, frames):
     """Weights of the double block's heads over the registers: [B, n, HEADS, 64]."""
     h, w = (p.float() for p in grid_positions(grid))
     n, b = len(h), len(frames)
-    turn, one = 8 * WEIGHT_TURN ** 2, 8 * WEIGHT_OWN ** 2
+    turn = 8 * WEIGHT_TURN ** 2
     row = torch.arange(64) // 8
     time = lambda i: (turn / 2 * around(frames * R.FREQUENCIES[i]))[:, row].softmax(-1)
     place = turn / 3 * (around(h * R.FREQUENCIES[1])[:, :, None] + around(w * R.FREQUENCIES[1])[:, None, :])
@@ -183,23 +182,15 @@ def pin(net):
     v[192, R.FLAG] = 4                                    # all that head 3 brings
     for b in net.single_transformer_blocks:
         b.attn['to_out'].weight[r] = 0
-        w = b.attn['to_qkv_mlp_proj'].weight
     net.single_transformer_blocks[0].attn['to_out'].weight[:, 256:D] = 0
     for b in net.single_transformer_blocks[1:]:
         b.attn['to_out'].weight[:, :D] = 0
 
 
-def modulations(net, t):
-    f = torch.exp(-math.log(10000) * torch.arange(128) / 128)
-    e = (t * 1000)[:, None] * f
-    te = net.time_guidance_embed['timestep_embedder']
-    return te['linear_2'](F.silu(te['linear_1'](torch.cat([e.cos(), e.sin()], -1))))
-
-
 def local(net, x, registers, t, look, bring):
     """x [B, n, 64], registers [B, 65, WIDTH], t [B], look [B, n, HEADS, 64], bring [B, n, 4, 65]
     -> velocity [B, n, 64], what the query says [B, n, 13]; without bring the latter only"""
-    temb = modulations(net, t)
+    temb = net.time(t)
     mi, ms = net.double_stream_modulation_img(temb), net.single_stream_modulation(temb)
     x, c = net.x_embedder(x), net.context_embedder(registers)
     y = T.norm(c)

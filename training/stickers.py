@@ -5,7 +5,6 @@ its phase. Environment: STICKERS, the folder with captions.jsonl; WORK, where ca
 import json
 import math
 import os
-import random
 from dataclasses import dataclass
 
 import numpy as np

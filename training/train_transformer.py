@@ -5,7 +5,6 @@ usage: train_transformer.py MINUTES OUT.pt [points]    (goes on from OUT.pt wher
 With `points` only what queries say is trained, which needs no pictures: first, for some minutes.
 Environment: LR, and END, the share of it that is left at the end."""
 import glob
-import math
 import os
 import random
 import sys
@@ -14,6 +13,7 @@ import time
 import torch
 
 import fetch
+import loop
 import registers as R
 import stickers
 import transformer as T
@@ -132,11 +132,8 @@ def main():
             opt.load_state_dict(st['opt'])
         step0 = st['step']
     print('parameters %.2f M' % (sum(p.numel() for p in net.parameters()) / 1e6), flush=True)
-    begin, step, run, part = time.time(), 0, {}, 0
-    while part < 1:
-        part = (time.time() - begin) / (minutes * 60)
-        for g in opt.param_groups:
-            g['lr'] = top * min(1, (step + 1) / 50) * (end + (1 - end) * (.5 + .5 * math.cos(math.pi * min(part, 1))))
+    run = {}
+    for step, seconds, last in loop.steps(minutes, opt, top, end=end):
         loss = 4 * placements.loss(net, codes, run)
         if shards:
             loss = loss + shards.loss(net, codes, run)
@@ -145,12 +142,10 @@ def main():
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.)
         opt.step()
         fetch.pin(net)
-        step += 1
         if step % 50 == 0:
-            print(step + step0, '%.0fs' % (time.time() - begin), ', '.join(f'{k} {v:.4f}' for k, v in run.items()), flush=True)
-        if step % 200 == 0 or part >= 1:
-            torch.save(dict(net=net.state_dict(), opt=opt.state_dict(), step=step0 + step, only=only), out + '.part')
-            os.rename(out + '.part', out)
+            print(step + step0, '%.0fs' % seconds, ', '.join(f'{k} {v:.4f}' for k, v in run.items()), flush=True)
+        if step % 200 == 0 or last:
+            loop.keep(out, net=net.state_dict(), opt=opt.state_dict(), step=step0 + step, only=only)
             if shards:
                 shards.refresh()
 

@@ -8,6 +8,7 @@ from torch import nn
 import registers as R
 
 AXES, THETA = (16, 16, 16, 16), 2000.
+D, HEADS = 320, 5
 
 
 def linear(i, o):
@@ -36,8 +37,8 @@ def rotate(x, angles):
     return torch.stack([a * c - b * s, b * c + a * s], -1).flatten(-2)
 
 
-def attend(q, k, v, bias):
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=None if bias is None else bias[None, None, None]).transpose(1, 2).flatten(2)
+def attend(q, k, v):
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
 def norm(x):
@@ -65,14 +66,14 @@ class Double(nn.Module):
             self.attn[n] = RMSNorm(d // heads)
         self.ff, self.ff_context = FeedForward(d, m), FeedForward(d, m)
 
-    def forward(self, x, c, mx, mc, angles, bias):
+    def forward(self, x, c, mx, mc, angles):
         a, n = self.attn, c.shape[1]
         split = lambda t: t.unflatten(-1, (self.heads, -1)).transpose(1, 2)
         y, z = norm(x) * (1 + mx[1]) + mx[0], norm(c) * (1 + mc[1]) + mc[0]
         q = torch.cat([a['norm_added_q'](split(a['add_q_proj'](z))), a['norm_q'](split(a['to_q'](y)))], 2)
         k = torch.cat([a['norm_added_k'](split(a['add_k_proj'](z))), a['norm_k'](split(a['to_k'](y)))], 2)
         v = torch.cat([split(a['add_v_proj'](z)), split(a['to_v'](y))], 2)
-        o = attend(rotate(q, angles), rotate(k, angles), v, bias)
+        o = attend(rotate(q, angles), rotate(k, angles), v)
         c, x = c + mc[2] * a['to_add_out'](o[:, :n]), x + mx[2] * a['to_out'][0](o[:, n:])
         x = x + mx[5] * self.ff(norm(x) * (1 + mx[4]) + mx[3])
         return x, c + mc[5] * self.ff_context(norm(c) * (1 + mc[4]) + mc[3])
@@ -85,11 +86,11 @@ class Single(nn.Module):
         self.attn = nn.ModuleDict(dict(to_qkv_mlp_proj=linear(d, 3 * d + 2 * m), to_out=linear(d + m, d),
                                        norm_q=RMSNorm(d // heads), norm_k=RMSNorm(d // heads)))
 
-    def forward(self, h, m, angles, bias):
+    def forward(self, h, m, angles):
         a = self.attn
         q, k, v, g, u = a['to_qkv_mlp_proj'](norm(h) * (1 + m[1]) + m[0]).split(self.sizes, -1)
         split = lambda t: t.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        o = attend(rotate(a['norm_q'](split(q)), angles), rotate(a['norm_k'](split(k)), angles), split(v), bias)
+        o = attend(rotate(a['norm_q'](split(q)), angles), rotate(a['norm_k'](split(k)), angles), split(v))
         return h + m[2] * a['to_out'](torch.cat([o, F.silu(g) * u], -1))
 
 
@@ -104,7 +105,7 @@ class Modulation(nn.Module):
 
 
 class Flux2(nn.Module):
-    def __init__(self, channels=64, d=320, heads=5, double=1, single=3, text=R.WIDTH, ratio=2):
+    def __init__(self, channels=64, d=D, heads=HEADS, double=1, single=3, text=R.WIDTH, ratio=2):
         super().__init__()
         m = d * ratio
         self.cfg = dict(channels=channels, d=d, heads=heads, double=double, single=single, text=text,
@@ -120,12 +121,16 @@ class Flux2(nn.Module):
         self.norm_out = nn.ModuleDict(dict(linear=linear(d, 2 * d)))
         self.proj_out = linear(d, channels)
 
-    def forward(self, x, text, t, image_ids, text_ids, bias=None):
-        """x [B, n, 64], text [B, L, T], t [B] in 0…1; bias [L + n] is added to attention's logits."""
+    def time(self, t):
+        """t [B] in 0…1 -> its embedding [B, d]"""
         f = torch.exp(-math.log(10000) * torch.arange(128) / 128)
         e = (t * 1000)[:, None] * f
         te = self.time_guidance_embed['timestep_embedder']
-        temb = te['linear_2'](F.silu(te['linear_1'](torch.cat([e.cos(), e.sin()], -1))))
+        return te['linear_2'](F.silu(te['linear_1'](torch.cat([e.cos(), e.sin()], -1))))
+
+    def forward(self, x, text, t, image_ids, text_ids):
+        """x [B, n, 64], text [B, L, T], t [B] in 0…1."""
+        temb = self.time(t)
         mi, mt = self.double_stream_modulation_img(temb), self.double_stream_modulation_txt(temb)
         ms = self.single_stream_modulation(temb)
         x, c = self.x_embedder(x), self.context_embedder(text)
@@ -135,10 +140,10 @@ class Flux2(nn.Module):
         else:
             angles = rope(torch.cat([text_ids, image_ids]))
         for block in self.transformer_blocks:
-            x, c = block(x, c, mi, mt, angles, bias)
+            x, c = block(x, c, mi, mt, angles)
         h = torch.cat([c, x], 1)
         for block in self.single_transformer_blocks:
-            h = block(h, ms, angles, bias)
+            h = block(h, ms, angles)
         scale, shift = self.norm_out['linear'](F.silu(temb)).chunk(2, -1)
         return self.proj_out(norm(h[:, c.shape[1]:]) * (1 + scale[:, None]) + shift[:, None])
 

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
+import loop
 import stickers
 
 PATCH, BATCH, LR = 24, 12, float(os.environ.get('LR', '1.5e-3'))
@@ -166,11 +167,8 @@ def main():
     print(len(pool_s), 'stickers', len(pool_p), 'photograph crops', flush=True)
     side = PATCH * scale
     ways = [reduction(side, scale, how) for how in (Image.BOX, Image.LANCZOS, Image.BICUBIC)]
-    begin, step, run, part = time.time(), 0, None, 0
-    while part < 1:
-        part = (time.time() - begin) / (minutes * 60)
-        for g in opt.param_groups:
-            g['lr'] = LR * min(1, (step + 1) / 100) * (.01 + .99 * (.5 + .5 * math.cos(math.pi * min(part, 1))))
+    run = None
+    for step, seconds, last in loop.steps(minutes, opt, LR, warm=100, end=.01):
         high = torch.stack([sample(rng, *((pool_p, side, scale, 1) if i % 2 else (pool_s, side, scale))) for i in range(BATCH)])
         r = rng.choice(ways)
         low = ((r @ high @ r.T).clamp(0, 1) * 255).round() / 255
@@ -180,16 +178,14 @@ def main():
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), .5)
         opt.step()
-        step += 1
         usual = enlarge(low, scale).clamp(0, 1) - high
         now = torch.tensor([d.detach().pow(2).mean().item(), usual.pow(2).mean().item()])
         run = now if run is None else .98 * run + .02 * now
         if step % 100 == 0:
             ours, bicubic = (-10 * run.log10()).tolist()
-            print(step + step0, '%.0fs' % (time.time() - begin), '%.2f dB, %+.2f over bicubic' % (ours, ours - bicubic), flush=True)
-        if step % 500 == 0 or part >= 1:
-            torch.save(dict(net=net.state_dict(), opt=opt.state_dict(), step=step0 + step, scale=scale, cubic=CUBIC), out + '.part')
-            os.rename(out + '.part', out)
+            print(step + step0, '%.0fs' % seconds, '%.2f dB, %+.2f over bicubic' % (ours, ours - bicubic), flush=True)
+        if step % 500 == 0 or last:
+            loop.keep(out, net=net.state_dict(), opt=opt.state_dict(), step=step0 + step, scale=scale, cubic=CUBIC)
     judge(net, scale)
 
 
