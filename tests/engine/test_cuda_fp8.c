@@ -15,6 +15,7 @@
 
 #include "../support/det.h"
 #include "../support/fake_vendor.h"
+#include "../support/mini_parts.h"
 #include "../support/ops_compare.h"
 #include "../support/scratch.h"
 #include "base/cleanup.h"
@@ -466,48 +467,19 @@ static void a_loader_makes_its_large_matrices_so_and_takes_files_as_they_are(voi
     end(b);
 }
 
-static struct omni_result drawn(const char *device, enum omni_precision precision)
-{
-    struct omni_load_options options = {.device = device, .precision = precision};
-    struct omni_request r = {.mode = OMNI_TEXT_TO_IMAGE,
-                             .prompt = "a red circle on a blue background",
-                             .width = 64,
-                             .height = 64,
-                             .frames = 1,
-                             .steps = 1,
-                             .guidance = 1,
-                             .seed = 5};
-    struct omni_model *m = NULL;
-    struct omni_result result = {0};
-    struct omni_timings timings;
-    struct err e = {0};
-    if (omni_model_load("models/omni-mini", &options, &m, &e) ||
-        omni_generate(m, &r, 1, NULL, &result, &timings, &e))
-        fail_msg("%s: %s", device, e.text);
-    assert_int_equal(timings.planned_bytes, timings.peak_bytes);
-    assert_string_equal(omni_model_info(m)->precision, omni_precision_name(precision));
-    omni_model_free(m);
-    return result;
-}
-
 static void a_picture_in_fp8_is_like_the_one_in_fp32(void **state)
 {
     (void)state;
     static const struct cuda_exports with_fakes = {new_with_fakes, omni_cuda_device_count};
-    double difference = 0, size = 0;
     device_provide(&with_fakes);
-    struct omni_result plain = drawn("cpu", OMNI_FP32), fp8 = drawn("cuda:0", OMNI_FP8);
+    struct picture plain = mini_picture("cpu", OMNI_FP32, 64);
+    struct picture fp8 = mini_picture("cuda:0", OMNI_FP8, 64);
     device_provide(NULL);
-    for (size_t i = 0; i < picture_frame_bytes(&plain.picture); i++) {
-        double d = (double)fp8.picture.rgb[i] - plain.picture.rgb[i];
-        difference += d * d;
-        size += (double)plain.picture.rgb[i] * plain.picture.rgb[i];
-    }
-    double error = sqrt(difference / size);
+    double error = mini_picture_error(&fp8, &plain);
     print_message("# relative error %.2g\n", error);
     assert_true(error > 0 && error <= 0.25); /* a small model in one step: bf16 moves it by 0.05 */
-    picture_free(&plain.picture);
-    picture_free(&fp8.picture);
+    picture_free(&plain);
+    picture_free(&fp8);
     assert_int_equal(emulated_counts().live, 0);
 }
 

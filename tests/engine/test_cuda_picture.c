@@ -18,48 +18,14 @@
 #include "engine/omni.h"
 #include "kernels/emulated.h"
 
-static struct picture drawn_by(const char *device, enum omni_precision precision)
-{
-    struct omni_load_options options = {.device = device, .precision = precision};
-    struct omni_request r = {.mode = OMNI_TEXT_TO_IMAGE,
-                             .prompt = "a red circle on a blue background",
-                             .width = 128,
-                             .height = 128,
-                             .frames = 1,
-                             .steps = 1,
-                             .guidance = NAN,
-                             .seed = 5};
-    struct omni_model *m = NULL;
-    struct omni_result result = {0};
-    struct omni_timings timings;
-    struct err e = {0};
-    if (omni_model_load("models/omni-mini", &options, &m, &e) ||
-        omni_generate(m, &r, 1, NULL, &result, &timings, &e))
-        fail_msg("%s: %s", device, e.text);
-    assert_int_equal(timings.planned_bytes, timings.peak_bytes);
-    omni_model_free(m);
-    return result.picture;
-}
-
-static double relative_error(const struct picture *a, const struct picture *b)
-{
-    double difference = 0, size = 0;
-    for (size_t i = 0; i < picture_frame_bytes(a); i++) {
-        double d = (double)a->rgb[i] - b->rgb[i];
-        difference += d * d;
-        size += (double)b->rgb[i] * b->rgb[i];
-    }
-    return sqrt(difference / size);
-}
-
 static void a_picture_is_the_one_that_the_cpu_draws(void **state)
 {
     (void)state;
-    struct picture cpu = drawn_by("cpu", OMNI_FP32);
+    struct picture cpu = mini_picture("cpu", OMNI_FP32, 128);
     emulated_set_guard(true); /* nothing above the backend reads device memory */
-    struct picture cuda = drawn_by("cuda", OMNI_FP32);
+    struct picture cuda = mini_picture("cuda", OMNI_FP32, 128);
     emulated_set_guard(false);
-    double error = relative_error(&cuda, &cpu);
+    double error = mini_picture_error(&cuda, &cpu);
     print_message("# fp32: relative error %.2g, %.1f dB\n", error, psnr(&cuda, &cpu, 0));
     assert_true(error <= 3e-4); /* hardly a value in a thousand is rounded the other way … */
     for (size_t i = 0; i < picture_frame_bytes(&cpu); i++)

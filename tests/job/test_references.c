@@ -53,6 +53,14 @@ static void files_decide_the_mode(void **state)
     }
 }
 
+static void expect_given_sizes(const struct run_bench *f, int width, int height)
+{
+    assert_int_equal(f->script.given.width[0], width);
+    assert_int_equal(f->script.given.height[0], height);
+    assert_int_equal(f->script.given.mask_width, width);
+    assert_int_equal(f->script.given.mask_height, height);
+}
+
 static void pictures_to_start_from_have_the_drawn_size(void **state)
 {
     struct run_bench *f = *state;
@@ -60,10 +68,7 @@ static void pictures_to_start_from_have_the_drawn_size(void **state)
     bench_run_one(f, &r, MODALITY_IMAGE,
                   "prompt = a\nimage = photo.png\nmask = mask.png\nstrength = 0.25");
     assert_int_equal(r.state, JOB_DONE);
-    assert_int_equal(f->script.given.width[0], 64);
-    assert_int_equal(f->script.given.height[0], 64);
-    assert_int_equal(f->script.given.mask_width, 64);
-    assert_int_equal(f->script.given.mask_height, 64);
+    expect_given_sizes(f, 64, 64);
     assert_true(f->script.given.strength == 0.25);
     assert_string_equal(f->notes, "");
     run_free(&r);
@@ -76,10 +81,7 @@ static void pictures_of_the_drawing_s_shape_are_left_to_the_engine_to_resize(voi
     bench_run_one(f, &r, MODALITY_IMAGE,
                   "prompt = a\nimage = photo.png\nmask = mask.png\nwidth = 128\nheight = 64\n");
     assert_int_equal(r.state, JOB_DONE);
-    assert_int_equal(f->script.given.width[0], 200);
-    assert_int_equal(f->script.given.height[0], 100);
-    assert_int_equal(f->script.given.mask_width, 200);
-    assert_int_equal(f->script.given.mask_height, 100);
+    expect_given_sizes(f, 200, 100);
     run_free(&r);
 }
 

@@ -164,3 +164,38 @@ double mini_part_error(mini_part *part, const char *device)
     }
     return sqrt(error / norm);
 }
+
+struct picture mini_picture(const char *device, enum omni_precision precision, int side)
+{
+    struct omni_load_options options = {.device = device, .precision = precision};
+    struct omni_request r = {.mode = OMNI_TEXT_TO_IMAGE,
+                             .prompt = "a red circle on a blue background",
+                             .width = side,
+                             .height = side,
+                             .frames = 1,
+                             .steps = 1,
+                             .guidance = 1,
+                             .seed = 5};
+    struct omni_model *m = NULL;
+    struct omni_result result = {0};
+    struct omni_timings timings;
+    struct err e = {0};
+    if (omni_model_load(MODEL, &options, &m, &e) ||
+        omni_generate(m, &r, 1, NULL, &result, &timings, &e))
+        fail_msg("%s: %s", device, e.text);
+    assert_int_equal(timings.planned_bytes, timings.peak_bytes);
+    assert_string_equal(omni_model_info(m)->precision, omni_precision_name(precision));
+    omni_model_free(m);
+    return result.picture;
+}
+
+double mini_picture_error(const struct picture *a, const struct picture *b)
+{
+    double difference = 0, size = 0;
+    for (size_t i = 0; i < picture_frame_bytes(a); i++) {
+        double d = (double)a->rgb[i] - b->rgb[i];
+        difference += d * d;
+        size += (double)b->rgb[i] * b->rgb[i];
+    }
+    return sqrt(difference / size);
+}
